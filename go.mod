@@ -1,0 +1,3 @@
+module openkd
+
+go 1.26
