@@ -1,0 +1,49 @@
+//go:build linux
+
+package line
+
+import (
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/creack/pty"
+)
+
+func TestPTY(t *testing.T) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Skip("no ptys here: ", err)
+	}
+	defer master.Close()
+	path := slave.Name()
+	a, err := open(t, "com:port="+path+",baud=12345")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, "com:port="+path); err == nil || !strings.Contains(err.Error(), "in use, held by") {
+		t.Errorf("opened twice: %v", err)
+	}
+	slave.Close()
+	echo(t, a, struct {
+		io.ReadWriter
+		io.Closer
+	}{master, io.NopCloser(nil)})
+}
+
+func TestWrongEndOfPTY(t *testing.T) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Skip("no ptys here: ", err)
+	}
+	path := slave.Name()
+	slave.Close()
+	master.Close()
+	if _, err := os.Stat(path); err == nil {
+		t.Skip("the pty stays")
+	}
+	if _, err := open(t, "com:port="+path); err == nil {
+		t.Error("a pty that is gone was opened")
+	}
+}
