@@ -1,0 +1,9 @@
+package transport
+
+import "golang.org/x/sys/windows"
+
+const (
+	errAddrInUse   = windows.WSAEADDRINUSE
+	errNotAllowed  = windows.WSAEACCES
+	errConnRefused = windows.WSAECONNREFUSED
+)

@@ -1,0 +1,381 @@
+package transport
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"openkd/connstr"
+)
+
+// A dead peer of an idle connection is noticed by the system within half a
+// minute; kdrpc's own pings are quicker and see more.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
+
+func tcpNetwork(t connstr.Transport) string {
+	if t.IPv6 {
+		return "tcp6"
+	}
+	return "tcp"
+}
+
+// tlsConfig is common to both sides: one protocol version, one application.
+func tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion:                  tls.VersionTLS13,
+		NextProtos:                  []string{authALPN},
+		DynamicRecordSizingDisabled: true,
+		SessionTicketsDisabled:      true,
+	}
+}
+
+// ephemeralCertificate makes up a key and a certificate that lives as long as
+// the listener. It carries no claim; see the package comment.
+func ephemeralCertificate() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "openkd"},
+		NotBefore:    time.Unix(0, 0),
+		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), // RFC 5280: no expiry
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+}
+
+// clientHandshake makes raw a TLS stream and proves the password over it.
+func clientHandshake(ctx context.Context, raw net.Conn, password, addr string, o Options) (Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.Handshake)
+	defer cancel()
+	// A cancelled context must interrupt the reads of the password exchange too.
+	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	cfg := tlsConfig()
+	cfg.InsecureSkipVerify = true // CPace proves the server, not a certificate
+	c := tls.Client(raw, cfg)
+	if err := c.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		var alert tls.AlertError
+		var record tls.RecordHeaderError
+		switch {
+		case errors.As(err, &record):
+			err = errors.New("the other side does not speak TLS: is a kdsrv of this program listening there?")
+		case errors.As(err, &alert):
+			err = fmt.Errorf("the other side refused the TLS handshake (%v): is a kdsrv of this program listening there?", alert)
+		case ctx.Err() != nil:
+			err = fmt.Errorf("no answer to the TLS handshake within %v: is a kdsrv listening there?", o.Handshake)
+		}
+		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
+	}
+	if c.ConnectionState().NegotiatedProtocol != authALPN {
+		raw.Close()
+		return nil, fmt.Errorf("connecting to %s: a TLS server that is no kdsrv is listening there", addr)
+	}
+	if err := authClient(c, password, addr); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	if !stop() {
+		raw.Close()
+		return nil, fmt.Errorf("connecting to %s: %w", addr, ctx.Err())
+	}
+	return c, nil
+}
+
+func dialTCP(ctx context.Context, t connstr.Transport, o Options) (Conn, error) {
+	host := strings.TrimPrefix(t.Server, `\\`)
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if host == "" {
+		return nil, errors.New("tcp: server= is missing: which host runs kdsrv?")
+	}
+	if t.Port <= 0 {
+		return nil, errors.New("tcp: port= is missing: which port does kdsrv listen on?")
+	}
+	addr := net.JoinHostPort(host, strconv.Itoa(t.Port))
+	d := net.Dialer{Timeout: o.Handshake, KeepAliveConfig: keepAlive}
+	raw, err := d.DialContext(ctx, tcpNetwork(t), addr)
+	if err != nil {
+		if errors.Is(err, errConnRefused) {
+			return nil, fmt.Errorf("connecting to %s: %w: is kdsrv running there, on this port?", addr, err)
+		}
+		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
+	}
+	return clientHandshake(ctx, raw, t.Password, addr, o)
+}
+
+func listenTCP(ctx context.Context, t connstr.Transport, o Options) (Listener, error) {
+	high := max(t.Port, t.PortHigh)
+	if t.PortHigh != 0 && t.PortHigh < t.Port {
+		return nil, fmt.Errorf("tcp: the range port=%d:%d ends before it begins", t.Port, t.PortHigh)
+	}
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
+	var ln net.Listener
+	var first error
+	for port := t.Port; port <= high && ln == nil; port++ {
+		l, err := lc.Listen(ctx, tcpNetwork(t), net.JoinHostPort(t.Server, strconv.Itoa(port)))
+		if err == nil {
+			ln = l
+		} else if first == nil {
+			first = err
+		}
+	}
+	if ln == nil {
+		switch {
+		case high > t.Port:
+			return nil, fmt.Errorf("tcp: no port of %d:%d can be listened on; the first says: %w", t.Port, high, first)
+		case errors.Is(first, errAddrInUse):
+			return nil, fmt.Errorf("tcp: port %d is taken by another program: choose another or a range like port=%d:%d: %w", t.Port, t.Port, t.Port+9, first)
+		case errors.Is(first, errNotAllowed):
+			return nil, fmt.Errorf("tcp: port %d is not allowed to this user: choose one above 1023: %w", t.Port, first)
+		}
+		return nil, fmt.Errorf("tcp: cannot listen: %w", first)
+	}
+	if a, ok := ln.Addr().(*net.TCPAddr); ok {
+		t.Port = a.Port
+	}
+	l, err := newSecureListener(ln, t, o)
+	if err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// secureListener authenticates what a listener accepts before anybody sees it.
+type secureListener struct {
+	ln      net.Listener
+	t       connstr.Transport
+	o       Options
+	log     *slog.Logger
+	cfg     *tls.Config
+	guesses *limiter
+	ready   chan Conn
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+
+	mu      sync.Mutex
+	pending []*pending // oldest first
+	slot    chan struct{}
+}
+
+// pending is a connection that has not authenticated yet.
+type pending struct {
+	conn   net.Conn
+	peer   netip.Prefix
+	authed bool
+}
+
+func newSecureListener(ln net.Listener, t connstr.Transport, o Options) (*secureListener, error) {
+	cert, err := ephemeralCertificate()
+	if err != nil {
+		return nil, fmt.Errorf("%s: making a certificate: %w", t.Proto, err)
+	}
+	cfg := tlsConfig()
+	cfg.Certificates = []tls.Certificate{cert}
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &secureListener{
+		ln: ln, t: t, o: o, log: o.Logger.With("listening", ln.Addr().String()), cfg: cfg,
+		guesses: newLimiter(o.Guesses), ready: make(chan Conn),
+		ctx: ctx, cancel: cancel, slot: make(chan struct{}, 1),
+	}
+	if t.Password == "" {
+		l.log.Warn("no password: anyone who reaches this address can debug what it serves; give password= to the transport")
+	}
+	l.wg.Add(1)
+	go l.acceptLoop()
+	return l, nil
+}
+
+func (l *secureListener) Addr() net.Addr               { return l.ln.Addr() }
+func (l *secureListener) Transport() connstr.Transport { return l.t }
+
+func (l *secureListener) Accept(ctx context.Context) (Conn, error) {
+	select {
+	case c := <-l.ready:
+		return c, nil
+	case <-l.ctx.Done():
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *secureListener) Close() error {
+	l.cancel()
+	err := l.ln.Close()
+	l.mu.Lock()
+	for _, p := range l.pending {
+		p.conn.Close()
+	}
+	l.mu.Unlock()
+	l.wg.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (l *secureListener) acceptLoop() {
+	defer l.wg.Done()
+	for {
+		raw, err := l.ln.Accept()
+		if err != nil {
+			if l.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of file descriptors, or a peer that left already: neither is a
+			// reason to stop serving.
+			l.log.Warn("accepting a connection failed", "error", err)
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-l.ctx.Done():
+				return
+			}
+			continue
+		}
+		p := l.admit(raw)
+		if p == nil {
+			raw.Close()
+			return
+		}
+		l.wg.Add(1)
+		go l.handshake(p)
+	}
+}
+
+// Time that a new connection waits for a place among the pending ones before
+// another has to go. Honest ones take milliseconds.
+const placeWait = 250 * time.Millisecond
+
+// admit gives raw a place among the pending connections; nil: closing.
+func (l *secureListener) admit(raw net.Conn) *pending {
+	p := &pending{conn: raw, peer: peerKey(raw.RemoteAddr())}
+	deadline := time.NewTimer(placeWait)
+	defer deadline.Stop()
+	for {
+		l.mu.Lock()
+		if l.ctx.Err() != nil {
+			l.mu.Unlock()
+			return nil
+		}
+		if len(l.pending) < l.o.MaxPending {
+			l.pending = append(l.pending, p)
+			l.mu.Unlock()
+			return p
+		}
+		l.mu.Unlock()
+		select {
+		case <-l.slot:
+		case <-l.ctx.Done():
+			return nil
+		case <-deadline.C:
+			l.evict()
+			deadline.Reset(placeWait)
+		}
+	}
+}
+
+// evict closes the oldest connection of the address that has most pending.
+func (l *secureListener) evict() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	count := make(map[netip.Prefix]int)
+	for _, p := range l.pending {
+		if !p.authed {
+			count[p.peer]++
+		}
+	}
+	var victim *pending
+	for _, p := range l.pending {
+		if !p.authed && (victim == nil || count[p.peer] > count[victim.peer]) {
+			victim = p
+		}
+	}
+	if victim == nil {
+		return
+	}
+	l.log.Info("too many connections without a password: the oldest is closed", "peer", victim.conn.RemoteAddr())
+	l.dropLocked(victim)
+	victim.conn.Close()
+}
+
+func (l *secureListener) dropLocked(p *pending) {
+	for i, q := range l.pending {
+		if q == p {
+			l.pending = append(l.pending[:i], l.pending[i+1:]...)
+			select {
+			case l.slot <- struct{}{}:
+			default:
+			}
+			return
+		}
+	}
+}
+
+func (l *secureListener) handshake(p *pending) {
+	defer l.wg.Done()
+	defer func() {
+		l.mu.Lock()
+		l.dropLocked(p)
+		l.mu.Unlock()
+	}()
+	log := l.log.With("peer", p.conn.RemoteAddr().String())
+	defer func() {
+		if v := recover(); v != nil {
+			p.conn.Close()
+			log.Error("a handshake panicked", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(l.ctx, l.o.Handshake)
+	defer cancel()
+	p.conn.SetDeadline(time.Now().Add(l.o.Handshake))
+	c := tls.Server(p.conn, l.cfg)
+	if err := c.HandshakeContext(ctx); err != nil {
+		p.conn.Close()
+		log.Debug("no TLS handshake", "error", err)
+		return
+	}
+	if c.ConnectionState().NegotiatedProtocol != authALPN {
+		p.conn.Close()
+		log.Debug("a TLS client that is no debugger")
+		return
+	}
+	if err := authServer(ctx, c, l.t.Password, p.conn.RemoteAddr(), l.guesses); err != nil {
+		c.Close()
+		switch {
+		case errors.Is(err, errWrongPassword), errors.Is(err, errTooMany):
+			log.Warn("password refused", "reason", err)
+		default:
+			log.Debug("no password exchange", "error", err)
+		}
+		return
+	}
+	l.mu.Lock()
+	p.authed = true
+	l.mu.Unlock()
+	p.conn.SetDeadline(time.Time{})
+	select {
+	case l.ready <- c:
+	case <-l.ctx.Done():
+		c.Close()
+	}
+}

@@ -1,0 +1,391 @@
+package transport_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"openkd/connstr"
+	"openkd/transport"
+	"openkd/transport/transporttest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// lockedBuilder collects a log that several goroutines write.
+type lockedBuilder struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuilder) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuilder) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func listen(t testing.TB, password string, o transport.Options) transport.Listener {
+	t.Helper()
+	l, err := transport.Listen(t.Context(), connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Password: password}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func dialTo(l transport.Listener, password string) connstr.Transport {
+	return connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: l.Transport().Port, Password: password}
+}
+
+// works shows that the listener still serves.
+func works(t testing.TB, l transport.Listener, password string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	accepted := make(chan transport.Conn, 1)
+	go func() {
+		c, _ := l.Accept(ctx)
+		accepted <- c
+	}()
+	c, err := transport.Dial(ctx, dialTo(l, password), transport.Options{})
+	if err != nil {
+		t.Fatalf("an honest client: %v", err)
+	}
+	defer c.Close()
+	s := <-accepted
+	if s == nil {
+		t.Fatal("nothing accepted")
+	}
+	defer s.Close()
+	go s.Write([]byte("hello"))
+	buf := make([]byte, 5)
+	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "hello" {
+		t.Fatalf("%q, %v", buf, err)
+	}
+}
+
+func TestConformance(t *testing.T) {
+	t.Run("pipe", func(t *testing.T) {
+		transporttest.Run(t, func(t *testing.T) (transport.Conn, transport.Conn) { return transport.Pipe() })
+	})
+	t.Run("tcp", func(t *testing.T) {
+		transporttest.Run(t, func(t *testing.T) (transport.Conn, transport.Conn) {
+			l := listen(t, "secret", transport.Options{})
+			accepted := make(chan transport.Conn, 1)
+			go func() {
+				c, _ := l.Accept(t.Context())
+				accepted <- c
+			}()
+			c, err := transport.Dial(t.Context(), dialTo(l, "secret"), transport.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c, <-accepted
+		})
+	})
+}
+
+func TestPasswords(t *testing.T) {
+	long := strings.Repeat("pä$$ w0rd,}=", 19)
+	for _, c := range []struct {
+		server, client string
+		want           string // part of the error; empty: accepted
+		reason         transport.AuthReason
+	}{
+		{"secret", "secret", "", 0},
+		{"", "", "", 0},
+		{long, long, "", 0},
+		{"secret", "Secret", "password refused by 127.0.0.1:%d (error 0x80004005)", transport.AuthRefused},
+		{"secret", "", "127.0.0.1:%d asks for a password", transport.AuthNeeded},
+		{"", "secret", "127.0.0.1:%d has no password but one was given", transport.AuthNotSet},
+	} {
+		l := listen(t, c.server, transport.Options{})
+		if c.want == "" {
+			works(t, l, c.client)
+			continue
+		}
+		_, err := transport.Dial(t.Context(), dialTo(l, c.client), transport.Options{})
+		var ae *transport.AuthError
+		if !errors.As(err, &ae) || !errors.Is(err, transport.ErrPassword) || ae.Reason != c.reason {
+			t.Errorf("%q to %q: %v", c.client, c.server, err)
+			continue
+		}
+		if want := fmt.Sprintf(c.want, l.Transport().Port); !strings.Contains(err.Error(), want) {
+			t.Errorf("%q to %q: %v, want %q", c.client, c.server, err, want)
+		}
+		works(t, l, c.server)
+	}
+	_, err := transport.Listen(t.Context(), connstr.Transport{Proto: "tcp", Password: strings.Repeat("x", 257)}, transport.Options{})
+	if err == nil || !strings.Contains(err.Error(), "at most 256") {
+		t.Errorf("257 bytes: %v", err)
+	}
+}
+
+func TestLogs(t *testing.T) {
+	var b lockedBuilder
+	log := slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	l := listen(t, "a secret that is long", transport.Options{Logger: log})
+	works(t, l, "a secret that is long")
+	if _, err := transport.Dial(t.Context(), dialTo(l, "gue55"), transport.Options{Logger: log}); err == nil {
+		t.Fatal("accepted")
+	}
+	l.Close()
+	listen(t, "", transport.Options{Logger: log})
+	for _, want := range []string{"twelve letters", "password refused", "anyone who reaches"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the log lacks %q:\n%s", want, b.String())
+		}
+	}
+	for _, never := range []string{"a secret that", "gue55"} {
+		if strings.Contains(b.String(), never) {
+			t.Errorf("the log contains %q", never)
+		}
+	}
+}
+
+func TestPortRange(t *testing.T) {
+	a := listen(t, "", transport.Options{})
+	port := a.Transport().Port
+	_, err := transport.Listen(t.Context(), connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: port}, transport.Options{})
+	if err == nil || !strings.Contains(err.Error(), "taken by another program") {
+		t.Errorf("a port in use: %v", err)
+	}
+	b, err := transport.Listen(t.Context(), connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: port, PortHigh: port + 20}, transport.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if tr := b.Transport(); tr.Port <= port || tr.Port > port+20 || tr.PortHigh != port+20 {
+		t.Errorf("took %d of %d:%d", tr.Port, port, tr.PortHigh)
+	}
+	works(t, b, "")
+	if _, err := transport.Listen(t.Context(), connstr.Transport{Proto: "tcp", Port: 9, PortHigh: 8}, transport.Options{}); err == nil {
+		t.Error("a range that ends before it begins was taken")
+	}
+}
+
+func TestIPv6(t *testing.T) {
+	l, err := transport.Listen(t.Context(), connstr.Transport{Proto: "tcp", Server: "::1", IPv6: true}, transport.Options{})
+	if err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	}
+	defer l.Close()
+	go func() {
+		if c, _ := l.Accept(t.Context()); c != nil {
+			c.Close()
+		}
+	}()
+	c, err := transport.Dial(t.Context(), connstr.Transport{Proto: "tcp", Server: "[::1]", Port: l.Transport().Port, IPv6: true}, transport.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
+func TestOtherDoors(t *testing.T) {
+	for _, p := range []string{"npipe", "com", "spipe", "ssl", "carrier pigeon"} {
+		tr := connstr.Transport{Proto: p}
+		if _, err := transport.Listen(t.Context(), tr, transport.Options{}); err == nil || !strings.Contains(err.Error(), "what works is tcp") {
+			t.Errorf("%s: %v", p, err)
+		}
+		if _, err := transport.Dial(t.Context(), tr, transport.Options{}); err == nil || !strings.Contains(err.Error(), "what works is tcp") {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+	if _, err := transport.Dial(t.Context(), connstr.Transport{Proto: "tcp", ClientOf: "x"}, transport.Options{}); err == nil {
+		t.Error("clicon taken")
+	}
+}
+
+// A client that reaches something else gets told.
+func TestWrongServer(t *testing.T) {
+	for name, answer := range map[string]func(net.Conn){
+		"closes":     func(c net.Conn) { c.Close() },
+		"HTTP":       func(c net.Conn) { io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n"); c.Close() },
+		"silent":     func(c net.Conn) { io.Copy(io.Discard, c); c.Close() },
+		"giant auth": func(c net.Conn) { c.Write(make([]byte, 1<<16)); c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			defer ln.Close()
+			wg.Go(func() {
+				if c, err := ln.Accept(); err == nil {
+					answer(c)
+				}
+			})
+			_, err = transport.Dial(t.Context(), connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: ln.Addr().(*net.TCPAddr).Port},
+				transport.Options{Handshake: 100 * time.Millisecond})
+			if err == nil || !strings.Contains(err.Error(), "connecting to 127.0.0.1:") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	_, err := transport.Dial(t.Context(), connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: 1}, transport.Options{})
+	if err == nil || !strings.Contains(err.Error(), "is kdsrv running there") {
+		t.Errorf("nobody listens: %v", err)
+	}
+}
+
+// Rubbish, half a handshake, silence: closed within a bound, others served.
+func TestBadClients(t *testing.T) {
+	l := listen(t, "secret", transport.Options{Handshake: 200 * time.Millisecond})
+	rubbish := make([]byte, 5000)
+	rand.Read(rubbish)
+	tlsDial := func(raw net.Conn) *tls.Conn {
+		c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"openkd"}})
+		if err := c.Handshake(); err != nil {
+			t.Errorf("TLS: %v", err)
+		}
+		return c
+	}
+	for name, send := range map[string]func(raw net.Conn){
+		"silence":           func(raw net.Conn) {},
+		"rubbish":           func(raw net.Conn) { raw.Write(rubbish) },
+		"HTTP":              func(raw net.Conn) { io.WriteString(raw, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") },
+		"giant TLS record":  func(raw net.Conn) { raw.Write([]byte{22, 3, 1, 0xFF, 0xFF, 1, 0xFF, 0xFF, 0xFF}) },
+		"half a hello":      func(raw net.Conn) { raw.Write([]byte{22, 3, 1, 0, 200, 1, 0, 0}) },
+		"TLS, then silence": func(raw net.Conn) { tlsDial(raw) },
+		"TLS, then rubbish": func(raw net.Conn) { tlsDial(raw).Write(rubbish) },
+		"half a share":      func(raw net.Conn) { tlsDial(raw).Write([]byte("KDPW\x01\x01abc")) },
+		"not an element": func(raw net.Conn) {
+			tlsDial(raw).Write(append([]byte("KDPW\x01\x01"), strings.Repeat("\xFF", 32)...))
+		},
+		"neutral element": func(raw net.Conn) {
+			tlsDial(raw).Write(append([]byte("KDPW\x01\x01"), make([]byte, 32)...))
+		},
+		"other version": func(raw net.Conn) {
+			tlsDial(raw).Write(append([]byte("KDPW\x07\x01"), make([]byte, 32)...))
+		},
+		"a browser": func(raw net.Conn) {
+			c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
+			c.Handshake()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			raw, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer raw.Close()
+			raw.SetDeadline(time.Now().Add(10 * time.Second))
+			send(raw)
+			// Closed by the server: end of file or a reset, but not our deadline.
+			_, err = io.Copy(io.Discard, raw)
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Timeout() {
+				t.Error("the server keeps the connection")
+			}
+			works(t, l, "secret")
+		})
+	}
+}
+
+func TestManySilent(t *testing.T) {
+	l := listen(t, "secret", transport.Options{MaxPending: 4, Handshake: time.Minute})
+	for range 12 {
+		raw, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+	}
+	works(t, l, "secret") // the oldest silent ones had to go
+}
+
+// A client that goes away with its own context.
+func TestDialCancel(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	_, err = transport.Dial(ctx, connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: ln.Addr().(*net.TCPAddr).Port}, transport.Options{})
+	if err == nil {
+		t.Error("no error")
+	}
+}
+
+// middle terminates TLS on both sides and passes the plain bytes on.
+func middle(t *testing.T, server string) (port int, seen *lockedBuilder) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen = &lockedBuilder{}
+	cert, err := transport.EphemeralCertificate() // any does: nobody checks it
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			raw, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			down := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"openkd"}})
+			up, err := tls.Dial("tcp", server, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"openkd"}})
+			if err != nil {
+				t.Errorf("middle: %v", err)
+				raw.Close()
+				return
+			}
+			wg.Go(func() { io.Copy(io.MultiWriter(up, seen), down); up.Close(); down.Close() })
+			wg.Go(func() { io.Copy(io.MultiWriter(down, seen), up); up.Close(); down.Close() })
+		}
+	})
+	t.Cleanup(func() { ln.Close(); wg.Wait() })
+	return ln.Addr().(*net.TCPAddr).Port, seen
+}
+
+func TestManInTheMiddle(t *testing.T) {
+	l := listen(t, "secret", transport.Options{})
+	port, seen := middle(t, l.Addr().String())
+	accepted := make(chan transport.Conn, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		c, _ := l.Accept(ctx)
+		accepted <- c
+	})
+	_, err := transport.Dial(t.Context(), connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: port, Password: "secret"}, transport.Options{})
+	var ae *transport.AuthError
+	if !errors.As(err, &ae) || ae.Reason != transport.AuthRefused {
+		t.Errorf("through a man in the middle, with the right password: %v", err)
+	}
+	cancel()
+	wg.Wait()
+	if c := <-accepted; c != nil {
+		t.Error("the server took the stream")
+		c.Close()
+	}
+	if len(seen.String()) < 38+36+64 {
+		t.Errorf("the middle saw %d bytes: the test did not test", len(seen.String()))
+	}
+	works(t, l, "secret")
+}
