@@ -1,0 +1,290 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"openkd/kdproto"
+	"openkd/target"
+)
+
+type motionKind uint8
+
+const (
+	motionGo   motionKind = iota
+	motionStep            // one instruction, or over one, or until a kind of instruction
+)
+
+// temp is a breakpoint of a motion: gone with the next stop.
+type temp struct {
+	addr uint64
+	// thread and sp limit the hit to the thread that the motion is about and to
+	// its frame: recursion comes by with a lower stack pointer. 0: any.
+	thread, sp uint64
+}
+
+// motion is what the target was let go for.
+type motion struct {
+	kind     motionKind
+	status   kdproto.Status // of the first resume
+	temps    []temp
+	hwTemps  []uint64 // g's own addresses as processor breakpoints
+	over     bool
+	until    StepUntil
+	trapping bool // the trap flag is set: a single-step exception ends this leg
+	thread   uint64
+	proc     int
+	switched bool // the processor that steps is not the one that stopped first
+	legs     int
+	hwOwner  [4]int // breakpoint of each processor slot, -1 none, -2 the motion's own
+}
+
+// GoOpt says how Go lets the target go.
+type GoOpt struct {
+	// Status is the answer to the exception; 0 means what g means:
+	// DbgExceptionHandled for exceptions, DbgContinue for other stops. gh is
+	// DbgExceptionHandled, gn is DbgExceptionNotHandled.
+	Status kdproto.Status
+	From   *uint64  // new program counter first
+	Until  []uint64 // stop there, once
+	// UntilHW makes Until processor breakpoints.
+	UntilHW bool
+}
+
+// StepUntil is where a sequence of steps ends.
+type StepUntil uint8
+
+// Ends of a sequence of steps.
+const (
+	StepOnce         StepUntil = iota // after one
+	StepToReturn                      // in front of a return (pt, tt)
+	StepToCall                        // in front of a call (pc, tc)
+	StepToCallReturn                  // in front of either (pct, tct)
+	StepToBranch                      // in front of any transfer (ph, th)
+)
+
+// StepOpt says how Step steps.
+type StepOpt struct {
+	Over   bool // calls, and repeated string instructions, count as one
+	Until  StepUntil
+	From   *uint64 // new program counter first
+	Status kdproto.Status
+}
+
+// MaxLegs bounds a sequence of steps, so that it ends even where the
+// instruction looked for never comes.
+const MaxLegs = 1 << 20
+
+// Go lets the target go and returns when it has been told; Wait tells how it
+// ended. An *InsertError leaves it halted.
+func (e *Engine) Go(ctx context.Context, opt GoOpt) error {
+	h, a, err := e.view()
+	if err != nil {
+		return err
+	}
+	if len(opt.Until) > 0 && opt.UntilHW && len(opt.Until) > 4 {
+		return errors.New("the processor has 4 breakpoint registers")
+	}
+	m := &motion{kind: motionGo, status: opt.Status, thread: h.stop.Thread}
+	for _, addr := range opt.Until {
+		if opt.UntilHW {
+			m.hwTemps = append(m.hwTemps, a.Canon(addr))
+		} else {
+			m.temps = append(m.temps, temp{addr: a.Canon(addr)})
+		}
+	}
+	if opt.From != nil {
+		if err := e.setPC(ctx, h, *opt.From); err != nil {
+			return err
+		}
+	}
+	// The processor that stopped first must be the one that is answered.
+	if err := e.switchTo(ctx, h, h.origin); err != nil {
+		return err
+	}
+	return e.start(ctx, h, m)
+}
+
+// Step lets the target make one step of the processor that commands look at,
+// or a sequence of them, and returns when it has been told; Wait tells how it
+// ended.
+func (e *Engine) Step(ctx context.Context, opt StepOpt) error {
+	h, _, err := e.view()
+	if err != nil {
+		return err
+	}
+	n := h.pick(-1)
+	if err := e.switchTo(ctx, h, n); err != nil {
+		return err
+	}
+	if opt.From != nil {
+		if err := e.setPC(ctx, h, *opt.From); err != nil {
+			return err
+		}
+	}
+	m := &motion{kind: motionStep, status: opt.Status, over: opt.Over, until: opt.Until, proc: n, switched: n != h.origin, thread: e.stopOf(h).Thread}
+	if err := e.leg(ctx, h, m); err != nil {
+		return err
+	}
+	return e.start(ctx, h, m)
+}
+
+func (e *Engine) stopOf(h *halt) *target.Stop {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return h.stop
+}
+
+func (e *Engine) setPC(ctx context.Context, h *halt, pc uint64) error {
+	n := h.pick(-1)
+	if err := e.switchTo(ctx, h, n); err != nil {
+		return err
+	}
+	s, err := e.state(ctx, h, n, false)
+	if err != nil {
+		return err
+	}
+	e.Arch().SetPC(s.Context, pc)
+	return e.setContext(ctx, h, n, s.Context)
+}
+
+// leg prepares one step of m: the trap flag, or a breakpoint behind the
+// instruction when that is to be stepped over.
+func (e *Engine) leg(ctx context.Context, h *halt, m *motion) error {
+	m.temps, m.trapping = nil, true
+	m.legs++
+	if !m.over {
+		return nil
+	}
+	a := e.Arch()
+	s, err := e.state(ctx, h, m.proc, false)
+	if err != nil {
+		return err
+	}
+	in, err := e.decodeAt(ctx, h, a.PC(s.Context))
+	if err != nil {
+		return nil // unreadable: the trap flag works all the same
+	}
+	if in.Kind == disasmCall || in.Kind == disasmRep {
+		m.trapping = false
+		t := temp{addr: a.Canon(in.Addr + uint64(in.Len)), thread: m.thread}
+		if in.Kind == disasmCall {
+			t.sp = a.SP(s.Context)
+		}
+		m.temps = []temp{t}
+	}
+	return nil
+}
+
+// Instruction decodes the instruction at addr.
+func (e *Engine) Instruction(ctx context.Context, addr uint64) (disasmInst, error) {
+	h, _, err := e.view()
+	if err != nil {
+		return disasmInst{}, err
+	}
+	return e.decodeAt(ctx, h, addr)
+}
+
+func (e *Engine) decodeAt(ctx context.Context, h *halt, addr uint64) (disasmInst, error) {
+	a := e.Arch()
+	addr = a.Canon(addr)
+	const longest = 16
+	// Look at what is known first: an instruction that ends inside it needs no
+	// exchange for the bytes behind.
+	h.mu.Lock()
+	d := h.copyOut(a, Virtual, addr, longest)
+	h.mu.Unlock()
+	b := d.Prefix()
+	if len(b) > 0 {
+		if in, err := disasmDecode(a.Machine, b, addr, e.Symbolize); err == nil && (len(b) == longest || in.Mnemonic != "???") {
+			return in, nil
+		}
+	}
+	d, err := e.read(ctx, h, a, Virtual, addr, longest)
+	if err != nil {
+		return disasmInst{}, err
+	}
+	if b = d.Prefix(); len(b) == 0 {
+		return disasmInst{}, &MemoryError{Addr: addr, Status: d.Status}
+	}
+	return disasmDecode(a.Machine, b, addr, e.Symbolize)
+}
+
+// start hands the target over to m.
+func (e *Engine) start(ctx context.Context, h *halt, m *motion) error {
+	status := m.status
+	if status == 0 {
+		status = kdproto.DbgContinue
+		if s := e.stopOf(h); s.Reason == target.StopException {
+			status = kdproto.DbgExceptionHandled
+		}
+	}
+	r, err := e.resumeFor(m, status)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	if e.halt != h {
+		e.mu.Unlock()
+		return target.ErrRunning
+	}
+	e.halt, e.motion = nil, m
+	e.userBreak = false
+	e.mu.Unlock()
+	if err := e.t.Resume(ctx, r); err != nil {
+		e.restore(h)
+		var ie *target.InsertError
+		if errors.As(err, &ie) {
+			return e.bps.insertError(ie)
+		}
+		return err
+	}
+	return nil
+}
+
+// restore puts the view of a halt back after a resume that did not happen,
+// unless the target has moved on meanwhile.
+func (e *Engine) restore(h *halt) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if h != nil && e.halt == nil && e.internal == nil && !e.closed && !e.isLost {
+		e.halt, e.motion = h, nil
+		e.wake()
+	}
+}
+
+// resumeFor builds the order for a motion, with all breakpoints.
+func (e *Engine) resumeFor(m *motion, status kdproto.Status) (target.Resume, error) {
+	soft, hw, owner := e.bps.active()
+	r := target.Resume{Mode: target.Go, Status: status, Breakpoints: soft, Hardware: hw}
+	if m.kind == motionStep && m.trapping {
+		r.Mode = target.Step
+	}
+	have := make(map[uint64]bool, len(soft))
+	for _, s := range soft {
+		have[s] = true
+	}
+	for _, t := range m.temps {
+		if !have[t.addr] {
+			have[t.addr] = true
+			r.Breakpoints = append(r.Breakpoints, t.addr)
+		}
+	}
+	if len(r.Breakpoints) > MaxSoftware {
+		return r, fmt.Errorf("this needs %d software breakpoints and the target's table holds %d; disable (bd) or clear (bc) some, or use ga", len(r.Breakpoints), MaxSoftware)
+	}
+	for _, addr := range m.hwTemps {
+		i := 0
+		for i < 4 && r.Hardware[i].Enabled {
+			i++
+		}
+		if i == 4 {
+			return r, errors.New("the processor has 4 breakpoint registers and all are in use; disable or clear one, or use g instead of ga")
+		}
+		r.Hardware[i] = target.HWBreak{Enabled: true, Len: 1, Addr: addr}
+		owner[i] = -2
+	}
+	m.hwOwner = owner
+	return r, nil
+}
