@@ -1,0 +1,102 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"openkd/connstr"
+	"openkd/link"
+	"openkd/link/kdcom"
+	"openkd/link/line"
+	"openkd/target"
+)
+
+// Lines opens kernel links on this machine: it is the way from the text of a
+// link to a live target.
+type Lines struct {
+	// Getenv reads the environment that fills in what a link leaves out.
+	Getenv func(string) string
+	// Trace, when set, sees what crosses every line (kdcom.HostOptions.Trace).
+	Trace func(line string, d kdcom.Direction, b []byte)
+	// Wrap, when set, stands between the line and the link: a decorator that
+	// throttles, delays or spoils bytes.
+	Wrap func(io.ReadWriteCloser) io.ReadWriteCloser
+	// Tune, when set, changes the options of a live target before it is made.
+	Tune func(*target.LiveOptions)
+}
+
+// Resolve reads a link and fills in its defaults. The key names what only one
+// session can hold, however its parameters are spelt.
+func (o Lines) Resolve(text string) (l connstr.Link, key string, err error) {
+	if text == "" {
+		text = "com:"
+	}
+	l, err = connstr.ParseLink(text)
+	if err != nil {
+		return l, "", err
+	}
+	if o.Getenv != nil {
+		if l, err = l.WithDefaults(o.Getenv); err != nil {
+			return l, "", err
+		}
+	}
+	return l, l.Resource(), nil
+}
+
+// liveLine is a live target with the line it owns.
+type liveLine struct {
+	*target.Live
+	line *line.Line
+}
+
+func (l *liveLine) Close(ctx context.Context, how target.Leave) error {
+	err := l.Live.Close(ctx, how)
+	l.line.Close()
+	return err
+}
+
+// Open opens a link and starts a session on it. It returns when the line is
+// open, or waited for (reconnect, listen); the target is met later.
+func (o Lines) Open(ctx context.Context, text string, cfg target.Config) (target.Target, string, error) {
+	k, _, err := o.Resolve(text)
+	if err != nil {
+		return nil, "", err
+	}
+	ln, err := line.New(k)
+	if err != nil {
+		return nil, "", err
+	}
+	open := func(ctx context.Context) (link.Host, error) {
+		s, err := ln.Open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if o.Wrap != nil {
+			s = o.Wrap(s)
+		}
+		opt := kdcom.HostOptions{Speed: ln.Speed(), UnlimitedResets: k.Resets == 0, MaxResets: max(k.Resets, 0)}
+		if o.Trace != nil {
+			opt.Trace = func(d kdcom.Direction, b []byte) { o.Trace(ln.Name(), d, b) }
+		}
+		return kdcom.NewHost(s, opt), nil
+	}
+	opt := target.LiveOptions{
+		Open: open, Temporary: temporary, Line: ln.String(), Name: ln.Name(), Speed: ln.Speed(),
+		Reconnect: k.Reconnect, Waits: ln.Waits(), Config: cfg,
+	}
+	if o.Tune != nil {
+		o.Tune(&opt)
+	}
+	live := target.NewLive(opt)
+	if err := live.Start(ctx); err != nil {
+		ln.Close()
+		return nil, "", err
+	}
+	return &liveLine{live, ln}, ln.String(), nil
+}
+
+func temporary(err error) bool {
+	var e *line.Error
+	return errors.As(err, &e) && e.Temporary
+}
