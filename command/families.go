@@ -1,0 +1,15 @@
+package command
+
+// families is the registry: one line for each file of commands.
+func families() []*Command {
+	var all []*Command
+	for _, f := range []func() []*Command{
+		languageCommands,
+		aliasCommands,
+		outputCommands,
+		expressionCommands,
+	} {
+		all = append(all, f()...)
+	}
+	return all
+}

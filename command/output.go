@@ -1,0 +1,44 @@
+package command
+
+import (
+	"io"
+	"os"
+	"sync"
+)
+
+// sink is where output ends: the terminal and the log file.
+type sink struct {
+	mu  sync.Mutex
+	out io.Writer
+	log *os.File
+	bad error // of the log, reported once
+}
+
+func newSink(out io.Writer) *sink {
+	if out == nil {
+		out = io.Discard
+	}
+	return &sink{out: out}
+}
+
+func (k *sink) Write(b []byte) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.log != nil && k.bad == nil {
+		// Unbuffered on purpose: a log survives a killed debugger.
+		if _, err := k.log.Write(b); err != nil {
+			k.bad = err
+			io.WriteString(k.out, "The log file "+k.log.Name()+" cannot be written any more: "+err.Error()+"\n")
+		}
+	}
+	return k.out.Write(b)
+}
+
+// logOnly writes what the terminal shows anyway: the prompt and what was typed.
+func (k *sink) logOnly(s string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.log != nil && k.bad == nil {
+		_, k.bad = io.WriteString(k.log, s)
+	}
+}
