@@ -810,7 +810,9 @@ func (c *CPU) exec0F(i *inst) bool {
 		if acc == a {
 			return c.commit(i, addr, c.get(i.reg, i.size))
 		}
-		c.commit(i, addr, a)
+		if i.mem { // the bus cycle always ends in a write; a register keeps its upper half
+			c.store(addr, i.size, a)
+		}
 		c.set(RAX, i.size, a)
 		return true
 	case 0x1C0, 0x1C1: // xadd
