@@ -24,15 +24,8 @@ func (s *Session) expand(text string) (string, error) {
 	if !strings.Contains(text, "$") && len(s.aliases) == 0 {
 		return text, nil
 	}
-	// An alias may hold others; one that holds itself stops at the bound.
-	for range 10 {
-		next, err := replace(text, s.alias, s.aliases, true)
-		if err != nil || next == text {
-			return next, err
-		}
-		text = next
-	}
-	return text, nil
+	x := expander{known: s.alias, bare: s.aliases, fixed: true, nested: true}
+	return x.replace(text, 0)
 }
 
 // alias looks a name up: arguments of the script, fixed and named aliases.
@@ -54,44 +47,83 @@ func (s *Session) alias(name string) (string, bool) {
 
 // substitute replaces the variable of .foreach.
 func substitute(text string, vars map[string]string) (string, error) {
-	return replace(text, func(n string) (string, bool) { v, ok := vars[n]; return v, ok }, vars, false)
+	x := expander{known: func(n string) (string, bool) { v, ok := vars[n]; return v, ok }, bare: vars}
+	return x.replace(text, 0)
 }
 
 func isEdge(c byte) bool {
 	return isBlank(c) || c == '\n' || c == ';' || c == '"' || c == '\'' || c == '(' || c == ')' || c == '{' || c == '}' || c == ','
 }
 
-// replace is one pass over text. known answers ${name} and, with fixed, the
-// fixed aliases; bare holds names that are replaced where they stand alone.
-// Unknown ${name} stays as it is, for an alias that comes later.
-func replace(text string, known func(string) (string, bool), bare map[string]string, fixed bool) (string, error) {
+// expander is one replacement of aliases in a line.
+type expander struct {
+	known  func(string) (string, bool) // answers ${name}
+	bare   map[string]string           // replaced where they stand alone
+	fixed  bool                        // replace $u0 to $u9 too
+	nested bool                        // replace aliases in what aliases stand for
+	count  int                         // of replacements
+}
+
+const (
+	maxNested  = 10
+	maxReplace = 100_000
+)
+
+// text is what an alias stands for, with the aliases in it replaced.
+func (x *expander) text(v string, depth int) (string, error) {
+	if x.count++; x.count > maxReplace {
+		return "", fmt.Errorf("more than %d aliases are replaced in one line; is one defined by itself?", maxReplace)
+	}
+	if !x.nested || depth >= maxNested {
+		return v, nil
+	}
+	return x.replace(v, depth+1)
+}
+
+// replace is one pass over text. An unknown ${name} stays as it is, for an
+// alias that comes later.
+func (x *expander) replace(text string, depth int) (string, error) {
 	var b strings.Builder
+	put := func(v string) error {
+		v, err := x.text(v, depth)
+		b.WriteString(v)
+		return err
+	}
 	for i := 0; i < len(text); {
 		if b.Len() > maxLine {
 			return "", fmt.Errorf("the line grows over %d bytes when its aliases are replaced; is one defined by itself?", maxLine)
 		}
 		if strings.HasPrefix(text[i:], "${") {
 			if end := strings.IndexByte(text[i:], '}'); end > 0 {
-				if v, ok := form(text[i+2:i+end], known); ok {
-					b.WriteString(v)
+				v, final, ok := form(text[i+2:i+end], x.known)
+				if ok {
+					if final {
+						b.WriteString(v)
+					} else if err := put(v); err != nil {
+						return "", err
+					}
 					i += end + 1
 					continue
 				}
 			}
 		}
-		if fixed && strings.HasPrefix(text[i:], "$u") && i+2 < len(text) && isDigit(text[i+2]) && (i+3 == len(text) || !isLetter(text[i+3])) {
-			v, _ := known(text[i : i+3])
-			b.WriteString(v)
+		if x.fixed && strings.HasPrefix(text[i:], "$u") && i+2 < len(text) && isDigit(text[i+2]) && (i+3 == len(text) || !isLetter(text[i+3])) {
+			v, _ := x.known(text[i : i+3])
+			if err := put(v); err != nil {
+				return "", err
+			}
 			i += 3
 			continue
 		}
-		if len(bare) > 0 && !isEdge(text[i]) && (i == 0 || isEdge(text[i-1])) {
+		if len(x.bare) > 0 && !isEdge(text[i]) && (i == 0 || isEdge(text[i-1])) {
 			j := i
 			for j < len(text) && !isEdge(text[j]) {
 				j++
 			}
-			if v, ok := bare[text[i:j]]; ok {
-				b.WriteString(v)
+			if v, ok := x.bare[text[i:j]]; ok {
+				if err := put(v); err != nil {
+					return "", err
+				}
 			} else if strings.Contains(text[i:j], "$") {
 				// It may hold a form or a fixed alias further on.
 				b.WriteByte(text[i])
@@ -111,30 +143,28 @@ func replace(text string, known func(string) (string, bool), bare map[string]str
 
 // form is what stands in ${ }: name, /v:name (the name itself), /n:name (the
 // name, if it is an alias), /d:name (1 if it is one, else 0), /f:name (its
-// text, or nothing).
-func form(t string, known func(string) (string, bool)) (string, bool) {
+// text, or nothing). final: nothing in the answer is replaced any more.
+func form(t string, known func(string) (string, bool)) (text string, final, ok bool) {
 	if len(t) > 3 && t[0] == '/' && t[2] == ':' {
 		name := t[3:]
-		v, ok := known(name)
+		v, have := known(name)
 		switch t[1] {
 		case 'v':
-			return name, true
+			return name, true, true
 		case 'n':
-			if ok {
-				return name, true
-			}
-			return "${" + t + "}", false
+			return name, true, have
 		case 'd':
-			if ok {
-				return "1", true
+			if have {
+				return "1", true, true
 			}
-			return "0", true
+			return "0", true, true
 		case 'f':
-			return v, true
+			return v, false, true
 		}
-		return "", false
+		return "", false, false
 	}
-	return known(t)
+	text, ok = known(t)
+	return text, false, ok
 }
 
 func aliasCommands() []*Command {
