@@ -107,7 +107,7 @@ type Live struct {
 	resumed    time.Time
 	swallow    *kdproto.StateChange // repeated report expected after resuming a switched target
 	swallowBy  time.Time
-	reloaded   bool     // the kernel's load-symbols report came since the last Connected
+	agreed     bool     // the numbering of this link was agreed: by SYNC or a RESET of ours
 	firstLoad  bool     // no module load was reported since the reload
 	looked     []Memory // ranges read in this stop (Data unused but for its length)
 	learnt     []Memory // of the stop before
@@ -304,7 +304,7 @@ func (l *Live) serve(h link.Host) error {
 	defer func() { cancel(); <-pumped }()
 
 	l.setState(StateWaiting)
-	l.stop, l.pokes, l.lastPoke = nil, 0, time.Time{}
+	l.stop, l.pokes, l.lastPoke, l.agreed = nil, 0, time.Time{}, false
 	l.setStage(StageOpened, "Opened "+l.opt.Name)
 	tick := time.NewTicker(min(l.opt.PokeEvery/8, 250*time.Millisecond))
 	defer tick.Stop()
@@ -446,6 +446,9 @@ func (l *Live) packet(p link.Packet) {
 			l.notice("The target sent a damaged report: %v", err)
 			return
 		}
+		if p.Fresh || p.Repeated {
+			l.agreed = true
+		}
 		l.stateChange(s, p.Fresh)
 	case kdproto.TypeManipulate:
 		// A reply to a debugger that is gone. The numbering is agreed now; ask
@@ -582,6 +585,14 @@ func (l *Live) stateChange(s kdproto.StateChange, fresh bool) {
 // connect learns what the target is, at its first report or after its
 // numbering started anew. It reports failure when the target does not answer.
 func (l *Live) connect(s kdproto.StateChange, boot bool) bool {
+	if !l.agreed {
+		// A debugger that died left the target with numbers of its own, which the
+		// first report does not tell: it would take our first request for a
+		// duplicate.
+		if err := l.resync(); err == nil {
+			l.agreed = true
+		}
+	}
 	m := kdproto.NewRequest(kdproto.APIGetVersion, s.Processor, nil, nil)
 	r, err := l.transact(m)
 	if err != nil {
