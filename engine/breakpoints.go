@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sort"
@@ -347,13 +346,14 @@ func (b *Breakpoints) resolve(base func(module string) (uint64, bool)) []string 
 	return out
 }
 
-// unloaded defers the breakpoints in a module that goes away.
-func (b *Breakpoints) unloaded(name string, base, size uint64) []string {
+// unloaded defers the breakpoints in the module at base, which goes away. The
+// report gives the base; its name may differ from the one it was loaded with.
+func (b *Breakpoints) unloaded(base uint64) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var out []string
 	for _, p := range b.bp {
-		if p.Module != "" && strings.EqualFold(p.Module, name) && !p.Deferred && p.Addr >= base && (size == 0 || p.Addr-base < size) {
+		if p.Module != "" && !p.Deferred && p.Addr-p.Offset == base {
 			p.Deferred = true
 			out = append(out, fmt.Sprintf("Breakpoint %d waits: %s was unloaded", p.ID, p.Module))
 		}
@@ -397,7 +397,7 @@ func (b *Breakpoints) insertError(err *target.InsertError) *InsertError {
 
 // placeAgain resolves deferred breakpoints against what is known and tells.
 // It reports whether any was placed.
-func (e *Engine) placeAgain(ctx context.Context) bool {
+func (e *Engine) placeAgain() bool {
 	lines := e.bps.resolve(e.baseOf)
 	for _, l := range lines {
 		e.notice("%s", l)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -196,6 +197,9 @@ func (e *Engine) handle(ctx context.Context, ev target.Event) {
 		}
 		e.mu.Unlock()
 		e.emit(Event{Event: ev, Name: name})
+		if m := ev.Module; m != nil && m.Unload && !m.All {
+			e.moduleGone(ctx, m.Base)
+		}
 		return
 	case target.EventRunning:
 		e.mu.Lock()
@@ -463,11 +467,15 @@ func (e *Engine) pushConfig(ctx context.Context) error {
 	pending := e.bps.pending()
 	e.mu.Lock()
 	c := e.opt.Config
-	if len(pending) > 0 {
+	for _, name := range pending {
+		// The target compares file names: a module name that was made to fit
+		// (nt, odd letters) is not one.
 		switch {
-		case c.StopOnLoad == "" && len(pending) == 1:
-			c.StopOnLoad = pending[0]
-		case c.StopOnLoad != pending[0] || len(pending) > 1:
+		case name == "nt" || strings.ContainsAny(name, "_$@"):
+			c.StopOnLoad = "*"
+		case c.StopOnLoad == "":
+			c.StopOnLoad = name
+		case c.StopOnLoad != name:
 			c.StopOnLoad = "*"
 		}
 	}
@@ -480,6 +488,25 @@ func (e *Engine) pushConfig(ctx context.Context) error {
 		return nil
 	}
 	return e.forceConfig(ctx, c)
+}
+
+// tellConfig is pushConfig where nobody waits for its error.
+func (e *Engine) tellConfig(ctx context.Context) {
+	if err := e.pushConfig(ctx); err != nil {
+		e.notice("The target was not told which stops are wanted from now on: %v", err)
+	}
+}
+
+// moduleGone takes the breakpoints of an unloaded module off until it comes
+// again.
+func (e *Engine) moduleGone(ctx context.Context, base uint64) {
+	lines := e.bps.unloaded(base)
+	for _, l := range lines {
+		e.notice("%s", l)
+	}
+	if len(lines) > 0 {
+		e.tellConfig(ctx)
+	}
 }
 
 func (e *Engine) forceConfig(ctx context.Context, c target.Config) error {

@@ -121,6 +121,20 @@ func stepped(pc uint64) target.Stop {
 	return target.Stop{PC: pc, Dr6: 0xFFFF4FF0, Exception: enginetest.Exception(kdproto.StatusSingleStep, true)}
 }
 
+// parked breaks in and steps over the break instruction, which runs nothing.
+func (r *rig) parked() {
+	r.Helper()
+	r.broken()
+	r.must(r.e.Step(r.ctx, StepOpt{Over: true}))
+	s := r.wait()
+	if s.Reason != ReasonStep || s.PC != enginetest.Break+1 || len(r.f.Resumes) != 0 {
+		r.Fatalf("step over int 3: %v at %x", s.Reason, s.PC)
+	}
+	if pc, _ := r.e.PC(r.ctx); pc != enginetest.Break+1 {
+		r.Fatalf("pc %x", pc)
+	}
+}
+
 const code = enginetest.Break + 0x1000
 
 func TestBreakIn(t *testing.T) {
@@ -167,7 +181,7 @@ func TestReadCache(t *testing.T) {
 	base := uint64(0xFFFF800000000000)
 	r.f.Write(base, bytes.Repeat([]byte{1}, 4096))
 	r.f.Write(base+8192, bytes.Repeat([]byte{3}, 4096))
-	r.broken()
+	r.parked()
 	before := r.f.Count()
 	d, err := r.e.Read(r.ctx, Virtual, base+4000, 4300)
 	r.must(err)
@@ -523,10 +537,10 @@ func TestInsertError(t *testing.T) {
 
 func TestStep(t *testing.T) {
 	r := newRig(t, 1)
-	r.broken()
-	r.script(stepped(enginetest.Break + 1))
+	r.parked()
+	r.script(stepped(code))
 	r.must(r.e.Step(r.ctx, StepOpt{}))
-	if s := r.wait(); s.Reason != ReasonStep || s.Headline != "" || s.PC != enginetest.Break+1 {
+	if s := r.wait(); s.Reason != ReasonStep || s.Headline != "" || s.PC != code {
 		t.Errorf("%+v", s)
 	}
 	if res, _ := r.f.LastResume(); res.Mode != target.Step {
@@ -540,6 +554,116 @@ func TestStep(t *testing.T) {
 	}
 	if err := r.e.Step(r.ctx, StepOpt{}); !errors.Is(err, ErrRunning) {
 		t.Error("step while running", err)
+	}
+}
+
+// put writes code where the target is parked and returns its address.
+func (r *rig) put(hex ...byte) uint64 {
+	r.f.Lock()
+	defer r.f.Unlock()
+	r.f.Write(enginetest.Break, append([]byte{0xCC}, hex...))
+	return enginetest.Break + 1
+}
+
+func TestStepOver(t *testing.T) {
+	r := newRig(t, 2)
+	pc := r.put(0xE8, 0x10, 0, 0, 0, 0xF3, 0xA4, 0x90, 0xC3) // call; rep movsb; nop; ret
+	r.parked()
+	// Another thread and a deeper frame come by first.
+	other, deep, mine := at(pc+5), at(pc+5), at(pc+5)
+	other.Thread, other.Processor = 0x7000, 1
+	n := 0
+	r.f.OnResume = func(f *enginetest.Fake, res target.Resume) {
+		n++
+		if len(res.Breakpoints) != 1 || res.Breakpoints[0] != pc+5 || res.Mode != target.Go {
+			t.Errorf("resume %d: %+v", n, res)
+		}
+		f.Lock()
+		sp := uint64(enginetest.Stack)
+		if n == 2 {
+			sp -= 0x100
+		}
+		reg, _ := f.Arch.Reg("rsp")
+		reg.Set(arch.State{Context: f.Context[0]}, arch.Value{Lo: sp})
+		f.Unlock()
+		f.Stop([]target.Stop{other, deep, mine}[n-1])
+	}
+	before := r.f.Count()
+	r.must(r.e.Step(r.ctx, StepOpt{Over: true}))
+	if s := r.wait(); s.Reason != ReasonStep || s.PC != pc+5 || n != 3 {
+		t.Errorf("%v at %x after %d", s.Reason, s.PC, n)
+	}
+	if r.f.Count() != before {
+		t.Errorf("%d exchanges", r.f.Count()-before)
+	}
+	// A repeated string instruction likewise, without the stack.
+	r.script(at(pc + 7))
+	r.must(r.e.Step(r.ctx, StepOpt{Over: true}))
+	if s := r.wait(); s.Reason != ReasonStep || s.PC != pc+7 {
+		t.Errorf("%v at %x", s.Reason, s.PC)
+	}
+	// Anything else is a plain step.
+	r.script(stepped(pc + 8))
+	r.must(r.e.Step(r.ctx, StepOpt{Over: true}))
+	r.wait()
+	if res, _ := r.f.LastResume(); res.Mode != target.Step || len(res.Breakpoints) != 0 {
+		t.Errorf("%+v", res)
+	}
+}
+
+// A breakpoint inside what is stepped over stops there and ends the step.
+func TestStepOverHitsBreakpoint(t *testing.T) {
+	r := newRig(t, 1)
+	pc := r.put(0xE8, 0x10, 0, 0, 0, 0x90)
+	r.parked()
+	for _, b := range []Breakpoint{{ID: 1, Addr: code}, {ID: 2, Addr: code + 1, Passes: 2}} {
+		_, _, err := r.e.Breakpoints().Set(b)
+		r.must(err)
+	}
+	r.script(at(code+1), at(code))
+	r.must(r.e.Step(r.ctx, StepOpt{Over: true}))
+	if s := r.wait(); s.Reason != ReasonBreakpoint || s.Headline != "Breakpoint 1 hit" {
+		t.Errorf("%v %q", s.Reason, s.Headline)
+	}
+	if b, _ := r.e.Breakpoints().Get(2); b.PassesLeft != 2 {
+		t.Errorf("a step counted: %d left", b.PassesLeft)
+	}
+	r.script()
+	r.must(r.e.Go(r.ctx, GoOpt{}))
+	if res, _ := r.f.LastResume(); len(res.Breakpoints) != 2 {
+		t.Errorf("%x still holds %x", res.Breakpoints, pc+5)
+	}
+}
+
+func TestStepToReturn(t *testing.T) {
+	r := newRig(t, 1)
+	pc := r.put(0x90, 0xE8, 0x10, 0, 0, 0, 0x90, 0xC3)
+	r.parked()
+	r.script(stepped(pc+1), at(pc+6), stepped(pc+7))
+	r.must(r.e.Step(r.ctx, StepOpt{Over: true, Until: StepToReturn}))
+	if s := r.wait(); s.Reason != ReasonStep || s.PC != pc+7 || s.Steps != 3 {
+		t.Errorf("%v at %x, %d steps", s.Reason, s.PC, s.Steps)
+	}
+}
+
+// An interrupted step leaves the trap flag in its thread: one more single step
+// is passed over, a second one is shown.
+func TestStrayStep(t *testing.T) {
+	r := newRig(t, 2)
+	r.put(0x90, 0x90)
+	r.parked()
+	_, _, err := r.e.Breakpoints().Set(Breakpoint{ID: 0, Addr: code})
+	r.must(err)
+	other := at(code)
+	other.Processor, other.Thread = 1, 0x7000
+	r.script(other, stepped(code+2), stepped(code+3))
+	r.must(r.e.Step(r.ctx, StepOpt{}))
+	if s := r.wait(); s.Reason != ReasonBreakpoint {
+		t.Fatal(s.Reason)
+	}
+	r.must(r.e.Go(r.ctx, GoOpt{}))
+	if s := r.wait(); s.Reason != ReasonException || s.PC != code+3 {
+		t.Errorf("%v at %x", s.Reason, s.PC)
 	}
 }
 
@@ -653,7 +777,7 @@ func TestModules(t *testing.T) {
 	}
 	r.f.Write(0xFFFF800000000000, array)
 	r.f.Write(enginetest.Unloaded, le.AppendUint64(nil, 0xFFFF800000000000))
-	r.broken()
+	r.parked()
 	n := r.f.Count()
 	got, err := r.e.Modules(r.ctx)
 	r.must(err)

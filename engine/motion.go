@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 
+	"openkd/image/disasm"
 	"openkd/kdproto"
 	"openkd/target"
 )
@@ -123,12 +125,55 @@ func (e *Engine) Step(ctx context.Context, opt StepOpt) error {
 			return err
 		}
 	}
+	if opt.Until == StepOnce && !opt.Status.Failed() {
+		if done, err := e.stepCoded(ctx, h, n); done || err != nil {
+			return err
+		}
+	}
 	m := &motion{kind: motionStep, status: opt.Status, over: opt.Over, until: opt.Until, proc: n, switched: n != h.origin, thread: e.stopOf(h).Thread}
 	if err := e.leg(ctx, h, m); err != nil {
 		return err
 	}
 	return e.start(ctx, h, m)
 }
+
+// stepCoded steps over a breakpoint instruction that is part of the program: the
+// program counter moves behind it and nothing runs. Letting it run would raise
+// the exception again, and the target's own way past it goes one further.
+func (e *Engine) stepCoded(ctx context.Context, h *halt, n int) (bool, error) {
+	stop := e.stopOf(h)
+	a := e.Arch()
+	if stop.Exception == nil || stop.Exception.Code != kdproto.StatusBreakpoint || len(e.bps.at(stop.PC)) > 0 {
+		return false, nil
+	}
+	s, err := e.state(ctx, h, n, false)
+	if err != nil {
+		return false, err
+	}
+	pc := a.PC(s.Context)
+	d, err := e.read(ctx, h, a, Virtual, pc, len(a.Break))
+	if err != nil || pc != stop.PC || !d.Complete() || !bytes.Equal(d.Bytes, a.Break) {
+		return false, err
+	}
+	pc = a.Canon(pc + uint64(len(a.Break)))
+	a.SetPC(s.Context, pc)
+	if err := e.setContext(ctx, h, n, s.Context); err != nil {
+		return false, err
+	}
+	now := *stop
+	now.PC, now.Asked, now.Breakpoint, now.Again = pc, false, false, false
+	x := *stop.Exception
+	x.Code = kdproto.StatusSingleStep
+	now.Exception = &x
+	shown := &Stop{Stop: &now, Reason: ReasonStep, Description: singleStep, Steps: 1}
+	e.mu.Lock()
+	h.stop, e.lastStop = &now, shown
+	e.mu.Unlock()
+	e.emit(Event{Event: target.Event{Kind: target.EventHalted, Stop: &now}, Stop: shown})
+	return true, nil
+}
+
+const singleStep = "Single step exception - code 80000004 (first chance)"
 
 func (e *Engine) stopOf(h *halt) *target.Stop {
 	e.mu.Lock()
@@ -166,10 +211,10 @@ func (e *Engine) leg(ctx context.Context, h *halt, m *motion) error {
 	if err != nil {
 		return nil // unreadable: the trap flag works all the same
 	}
-	if in.Kind == disasmCall || in.Kind == disasmRep {
+	if in.Kind == disasm.Call || in.Kind == disasm.Rep {
 		m.trapping = false
 		t := temp{addr: a.Canon(in.Addr + uint64(in.Len)), thread: m.thread}
-		if in.Kind == disasmCall {
+		if in.Kind == disasm.Call {
 			t.sp = a.SP(s.Context)
 		}
 		m.temps = []temp{t}
@@ -178,15 +223,15 @@ func (e *Engine) leg(ctx context.Context, h *halt, m *motion) error {
 }
 
 // Instruction decodes the instruction at addr.
-func (e *Engine) Instruction(ctx context.Context, addr uint64) (disasmInst, error) {
+func (e *Engine) Instruction(ctx context.Context, addr uint64) (disasm.Inst, error) {
 	h, _, err := e.view()
 	if err != nil {
-		return disasmInst{}, err
+		return disasm.Inst{}, err
 	}
 	return e.decodeAt(ctx, h, addr)
 }
 
-func (e *Engine) decodeAt(ctx context.Context, h *halt, addr uint64) (disasmInst, error) {
+func (e *Engine) decodeAt(ctx context.Context, h *halt, addr uint64) (disasm.Inst, error) {
 	a := e.Arch()
 	addr = a.Canon(addr)
 	const longest = 16
@@ -197,18 +242,18 @@ func (e *Engine) decodeAt(ctx context.Context, h *halt, addr uint64) (disasmInst
 	h.mu.Unlock()
 	b := d.Prefix()
 	if len(b) > 0 {
-		if in, err := disasmDecode(a.Machine, b, addr, e.Symbolize); err == nil && (len(b) == longest || in.Mnemonic != "???") {
+		if in, err := disasm.Decode(a.Machine, b, addr, e.Symbolize); err == nil && (len(b) == longest || in.Mnemonic != "???") {
 			return in, nil
 		}
 	}
 	d, err := e.read(ctx, h, a, Virtual, addr, longest)
 	if err != nil {
-		return disasmInst{}, err
+		return disasm.Inst{}, err
 	}
 	if b = d.Prefix(); len(b) == 0 {
-		return disasmInst{}, &MemoryError{Addr: addr, Status: d.Status}
+		return disasm.Inst{}, &MemoryError{Addr: addr, Status: d.Status}
 	}
-	return disasmDecode(a.Machine, b, addr, e.Symbolize)
+	return disasm.Decode(a.Machine, b, addr, e.Symbolize)
 }
 
 // start hands the target over to m.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"openkd/arch"
+	"openkd/image/disasm"
 	"openkd/kdproto"
 	"openkd/target"
 )
@@ -231,6 +232,8 @@ func (e *Engine) judge(ctx context.Context, h *halt, m *motion) verdict {
 		if !user {
 			return verdict{status: kdproto.DbgExceptionHandled, mode: m}
 		}
+	} else if e.placeAgain() {
+		e.tellConfig(ctx)
 	}
 	if s.Again && m == nil {
 		return show(ReasonAgain, exceptionLine(x), exceptionLine(x))
@@ -408,7 +411,7 @@ func (e *Engine) judgeStep(ctx context.Context, h *halt, m *motion, stray bool) 
 
 // legDone ends a step, or makes the next one of a sequence.
 func (e *Engine) legDone(ctx context.Context, h *halt, m *motion) verdict {
-	done := verdict{stop: &Stop{Stop: h.stop, Reason: ReasonStep, Description: "Single step exception - code 80000004 (first chance)", Steps: m.legs}}
+	done := verdict{stop: &Stop{Stop: h.stop, Reason: ReasonStep, Description: singleStep, Steps: m.legs}}
 	if m.kind == motionGo || m.until == StepOnce {
 		return done
 	}
@@ -431,16 +434,16 @@ func (e *Engine) legDone(ctx context.Context, h *halt, m *motion) verdict {
 	return verdict{status: kdproto.DbgExceptionHandled, mode: &c}
 }
 
-func (u StepUntil) matches(k disasmKind) bool {
+func (u StepUntil) matches(k disasm.Kind) bool {
 	switch u {
 	case StepToReturn:
-		return k == disasmRet
+		return k == disasm.Ret
 	case StepToCall:
-		return k == disasmCall
+		return k == disasm.Call
 	case StepToCallReturn:
-		return k == disasmCall || k == disasmRet
+		return k == disasm.Call || k == disasm.Ret
 	case StepToBranch:
-		return k == disasmCall || k == disasmRet || k == disasmJump || k == disasmCondJump
+		return k == disasm.Call || k == disasm.Ret || k == disasm.Jump || k == disasm.CondJump
 	}
 	return true
 }
@@ -456,26 +459,16 @@ func (e *Engine) judgeModule(ctx context.Context, h *halt, m *motion) verdict {
 	mod := *s.Module
 	mod.Unload = mod.Unload || unload
 	e.mu.Lock()
-	size := uint64(mod.Size)
-	for _, k := range e.mods.list {
-		if k.Base == mod.Base {
-			size = uint64(k.Size)
-		}
-	}
 	name := e.mods.event(e.version, &mod)
 	first := e.opt.Config.BreakOnFirstLoad && e.rebooted
 	load, gone := e.opt.Config.StopOnLoad, e.opt.Config.StopOnUnload
 	e.mu.Unlock()
 	if unload {
-		for _, l := range e.bps.unloaded(name, mod.Base, size) {
-			e.notice("%s", l)
-		}
+		e.moduleGone(ctx, mod.Base)
 	} else {
-		e.placeAgain(ctx)
+		e.placeAgain()
 	}
-	if err := e.pushConfig(ctx); err != nil {
-		e.notice("The target was not told which module loads to report: %v", err)
-	}
+	e.tellConfig(ctx)
 	want := gone
 	reason, word := ReasonUnload, "Unload"
 	if !unload {
@@ -565,10 +558,8 @@ func (e *Engine) placed(ctx context.Context) {
 	e.mu.Lock()
 	e.rebreak = false
 	e.mu.Unlock()
-	e.placeAgain(ctx)
-	if err := e.pushConfig(ctx); err != nil {
-		e.notice("The target was not told that the stop after the reboot is over: %v", err)
-	}
+	e.placeAgain()
+	e.tellConfig(ctx)
 }
 
 // bugCheckAt recognises a bug check: the break instruction that the kernel
