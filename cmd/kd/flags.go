@@ -1,0 +1,202 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// flags is kd's command line. WinDbg's habits rule: / for -, case does not
+// matter, options of one letter without argument can be merged (-rnv), -k may
+// stand without a value.
+type flags struct {
+	kernel    *string // -k; nil: not given
+	demo      bool
+	commands  []string // -c, in order
+	script    string   // -cf
+	log       string
+	logAppend bool
+	breakIn   bool // -b, -bonc
+	firstLoad bool // -d
+	firstExc  bool // -x
+	noisy     bool
+	verbose   bool
+	quiet     bool // -kqm
+	noio      bool
+	json      bool
+	takeOver  bool
+	version   bool
+	help      bool
+	notes     []string // what was accepted but does nothing yet
+}
+
+// option is one row of the table. A one-letter row with a toggle can be
+// merged.
+type option struct {
+	names  []string
+	arg    string // name of the argument, "" for none
+	help   string
+	toggle func(*flags)
+	value  func(*flags, string)
+}
+
+func options() []option {
+	note := func(o string) func(*flags, string) {
+		return func(f *flags, v string) {
+			f.notes = append(f.notes, fmt.Sprintf("-%s %s is noted, but symbol, image and source files are not read yet; names come from the module list.", o, v))
+		}
+	}
+	return []option{
+		{[]string{"k"}, "<link>", "debug the kernel at a link (see below); without a value, the one of _NT_DEBUG_PORT", nil, func(f *flags, v string) { f.kernel = &v }},
+		{[]string{"demo"}, "", "debug a simulated machine through a connection server on loopback", func(f *flags) { f.demo = true }, nil},
+		{[]string{"c"}, "<commands>", "run commands at the first prompt", nil, func(f *flags, v string) { f.commands = append(f.commands, v) }},
+		{[]string{"cf"}, "<file>", "run a script at the first prompt, before -c", nil, func(f *flags, v string) { f.script = v }},
+		{[]string{"b", "bonc"}, "", "break in as soon as the target is there", func(f *flags) { f.breakIn = true }, nil},
+		{[]string{"d"}, "", "break when the first kernel module loads after a reboot", func(f *flags) { f.firstLoad = true }, nil},
+		{[]string{"x"}, "", "stop at first-chance exceptions", func(f *flags) { f.firstExc = true }, nil},
+		{[]string{"n"}, "", "noisy: tell every module load", func(f *flags) { f.noisy = true }, nil},
+		{[]string{"v"}, "", "verbose: tell how the connection comes about", func(f *flags) { f.verbose = true }, nil},
+		{[]string{"kqm"}, "", "quiet mode: no explanations", func(f *flags) { f.quiet = true }, nil},
+		{[]string{"logo"}, "<file>", "write a log file, overwriting it", nil, func(f *flags, v string) { f.log, f.logAppend = v, false }},
+		{[]string{"loga"}, "<file>", "append to a log file", nil, func(f *flags, v string) { f.log, f.logAppend = v, true }},
+		{[]string{"noio"}, "", "no input and no output here; -c and the log still work", func(f *flags) { f.noio = true }, nil},
+		{[]string{"json"}, "", "events and results as JSON lines", func(f *flags) { f.json = true }, nil},
+		{[]string{"takeover"}, "", "take the link over from the client that holds it", func(f *flags) { f.takeOver = true }, nil},
+		{[]string{"y"}, "<path>", "symbol path (noted, not used yet)", nil, note("y")},
+		{[]string{"i"}, "<path>", "image path (noted, not used yet)", nil, note("i")},
+		{[]string{"srcpath"}, "<path>", "source path (noted, not used yet)", nil, note("srcpath")},
+		{[]string{"version"}, "", "print the version", func(f *flags) { f.version = true }, nil},
+		{[]string{"?", "h", "help"}, "", "print this", func(f *flags) { f.help = true }, nil},
+	}
+}
+
+// later names options of the original that are known but not there.
+var later = map[string]string{
+	"server":   "sharing a session (-server) is not there yet",
+	"remote":   "joining a session (-remote) is not there yet; to reach a kernel through a connection server write -k \"kdsrv:server=@{tcp:server=<host>,port=<n>},trans=@{<link>}\"",
+	"qr":       "listing servers (-QR) is not there yet",
+	"kl":       "local kernel debugging (-kl) needs Windows' own interface and is not supported",
+	"kx":       "EXDI (-kx) is not a KD link and is not supported",
+	"z":        "dump files (-z) are not read yet",
+	"secure":   "Secure Mode is not there yet",
+	"noshell":  "there is no .shell, so -noshell has nothing to forbid",
+	"ee":       "only the MASM evaluator is there",
+	"lines":    "source lines are not there yet",
+	"p":        "kd debugs kernels; processes are not supported",
+	"cfr":      "a script that runs again after each restart (-cfr) is not there yet; use -cf",
+	"logau":    "UTF-16 logs are not written; use -loga",
+	"logou":    "UTF-16 logs are not written; use -logo",
+	"wake":     "waking a user-mode debugger (-wake) is not supported",
+	"iu":       "URL types (-iu) are not registered",
+	"password": "a password belongs into the transport: tcp:server=<host>,port=<n>,password=<pw>",
+}
+
+// usageError is a fault in the command line: one line that names the part.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+func parse(args []string) (flags, error) {
+	var f flags
+	table := options()
+	find := func(name string) *option {
+		for i := range table {
+			for _, n := range table[i].names {
+				if n == name {
+					return &table[i]
+				}
+			}
+		}
+		return nil
+	}
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		if len(a) < 2 || (a[0] != '-' && a[0] != '/') {
+			return f, usageError(fmt.Sprintf("%q is not an option; kd takes options only, as in kd -k com:pipe,port=/tmp/vm.sock (kd -? lists them)", a))
+		}
+		name := strings.ToLower(strings.TrimPrefix(a[1:], "-"))
+		if o := find(name); o != nil {
+			if o.value == nil {
+				o.toggle(&f)
+				continue
+			}
+			has := i+1 < len(args) && !looksLikeOption(args[i+1], find)
+			switch {
+			case has:
+				i++
+				o.value(&f, args[i])
+			case name == "k":
+				o.value(&f, "")
+			default:
+				return f, usageError(fmt.Sprintf("-%s needs %s behind it", name, o.arg))
+			}
+			continue
+		}
+		if why, ok := later[name]; ok {
+			return f, usageError("-" + name + ": " + why)
+		}
+		merged := make([]*option, 0, len(name))
+		for _, c := range name {
+			o := find(string(c))
+			if o == nil || o.toggle == nil {
+				merged = nil
+				break
+			}
+			merged = append(merged, o)
+		}
+		if merged == nil {
+			return f, usageError(fmt.Sprintf("%s is not an option of kd (kd -? lists them)", a))
+		}
+		for _, o := range merged {
+			o.toggle(&f)
+		}
+	}
+	return f, f.check()
+}
+
+// looksLikeOption: a value may begin with - or / (a path does), so only the
+// name of a known option ends a missing value.
+func looksLikeOption(a string, find func(string) *option) bool {
+	if len(a) < 2 || (a[0] != '-' && a[0] != '/') {
+		return false
+	}
+	return a[0] == '-' && find(strings.ToLower(a[1:])) != nil
+}
+
+func (f *flags) check() error {
+	if f.help || f.version {
+		return nil
+	}
+	if f.demo && f.kernel != nil {
+		return usageError("-demo brings its own machine, so -k does not go with it")
+	}
+	if f.json && f.noio {
+		return usageError("-json writes to standard output, which -noio forbids")
+	}
+	return nil
+}
+
+const linksHelp = `
+Links (quote the argument for the shell; in PowerShell use single quotes):
+  com:port=<device>,baud=<rate>            a serial port, adapter or pty
+  com:pipe,port=<path>[,reconnect]         a virtual machine's Unix socket or Windows pipe
+  com:ipport=<TCP port>,port=<address>     serial bytes over TCP
+  com:pipe,port=<path>,listen              wait for a machine that connects out (also com:ipport=<n>,listen)
+  kdsrv:server=@{tcp:server=<host>,port=<n>,password=<pw>},trans=@{<link>}
+                                           any of these on the machine of a kdsrv
+Exit codes: 0 ended as asked, 1 bad command line, 2 a command of -c or -cf failed,
+  3 the target or the link was lost, 4 no connection came about.
+`
+
+func usage() string {
+	var b strings.Builder
+	b.WriteString("kd, a kernel debugger for Windows and ReactOS targets\n\nkd -k <link> [options]    kd -demo\n\n")
+	for _, o := range options() {
+		left := "-" + strings.Join(o.names, ", -")
+		if o.arg != "" {
+			left += " " + o.arg
+		}
+		fmt.Fprintf(&b, "  %-18s %s\n", left, o.help)
+	}
+	b.WriteString(linksHelp)
+	return b.String()
+}
