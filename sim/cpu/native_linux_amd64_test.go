@@ -3,7 +3,7 @@ package cpu
 import (
 	"bytes"
 	"fmt"
-	"math/bits"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -184,6 +184,110 @@ func buildIntegerForms() (fs []form) {
 	return fs
 }
 
+var sseForms = buildSSEForms()
+
+func buildSSEForms() (fs []form) {
+	const memOnly, regOnly = 1, 2
+	add := func(name string, must, op byte, kind int, aligned bool, imm int, ext int) {
+		f := form{name: name, op: []byte{0x0F, op}, ext: ext, imm: imm, sse: true, no66: true, aligned: aligned,
+			memory: kind == memOnly, noMem: kind == regOnly}
+		if must != 0 {
+			f.must = []byte{must}
+		}
+		fs = append(fs, f)
+	}
+	for _, must := range []byte{0, 0x66, 0xF3, 0xF2} {
+		scalar := must >= 0xF2
+		for _, op := range []byte{0x10, 0x11} {
+			add("movups", must, op, 0, false, 0, anyReg)
+		}
+		for _, op := range []byte{0x51, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F} {
+			add("float", must, op, 0, !scalar, 0, anyReg)
+		}
+		add("cmpps", must, 0xC2, 0, !scalar, 1, anyReg)
+		add("cvt", must, 0x5A, 0, must == 0x66, 0, anyReg)
+		if must != 0xF2 {
+			add("cvt", must, 0x5B, 0, true, 0, anyReg)
+		}
+		if must != 0 {
+			add("cvt", must, 0xE6, 0, must != 0xF3, 0, anyReg)
+			add("pshuf", must, 0x70, 0, true, 1, anyReg)
+		}
+		if scalar {
+			for _, op := range []byte{0x2A, 0x2C, 0x2D} {
+				add("cvt general", must, op, 0, false, 0, anyReg)
+			}
+			continue
+		}
+		for _, op := range []byte{0x28, 0x29, 0x14, 0x15, 0x54, 0x55, 0x56, 0x57} {
+			add("movaps", must, op, 0, true, 0, anyReg)
+		}
+		add("shufps", must, 0xC6, 0, true, 1, anyReg)
+		for _, op := range []byte{0x12, 0x13, 0x16, 0x17} {
+			add("movlps", must, op, memOnly, false, 0, anyReg)
+		}
+		add("movntps", must, 0x2B, memOnly, true, 0, anyReg)
+		for _, op := range []byte{0x2E, 0x2F} {
+			add("comis", must, op, 0, false, 0, anyReg)
+		}
+		add("movmskps", must, 0x50, regOnly, false, 0, anyReg)
+	}
+	add("movhlps", 0, 0x12, regOnly, false, 0, anyReg)
+	add("movlhps", 0, 0x16, regOnly, false, 0, anyReg)
+	for _, op := range []byte{0x6F, 0x7F} {
+		add("movdqa", 0x66, op, 0, true, 0, anyReg)
+		add("movdqu", 0xF3, op, 0, false, 0, anyReg)
+	}
+	add("movd", 0x66, 0x6E, 0, false, 0, anyReg)
+	add("movd", 0x66, 0x7E, 0, false, 0, anyReg)
+	add("movq", 0xF3, 0x7E, 0, false, 0, anyReg)
+	add("movq", 0x66, 0xD6, 0, false, 0, anyReg)
+	add("movntdq", 0x66, 0xE7, memOnly, true, 0, anyReg)
+	add("pmovmskb", 0x66, 0xD7, regOnly, false, 0, anyReg)
+	add("pinsrw", 0x66, 0xC4, 0, false, 1, anyReg)
+	add("pextrw", 0x66, 0xC5, regOnly, false, 1, anyReg)
+	add("maskmovdqu", 0x66, 0xF7, regOnly, false, 0, anyReg)
+	for op := 0x160; op <= 0x1FE; op++ {
+		if packedOp(uint16(op)) {
+			add("packed", 0x66, byte(op), 0, true, 0, anyReg)
+		}
+	}
+	for op, exts := range [][]int{{2, 4, 6}, {2, 4, 6}, {2, 3, 6, 7}} {
+		for _, ext := range exts {
+			add("packed shift", 0x66, 0x71+byte(op), regOnly, false, 1, ext)
+		}
+	}
+	return fs
+}
+
+func TestNativeSSE(t *testing.T) { compareNative(t, sseForms, 100, 1000) }
+
+// randomFloat is two single or one double of some use, or just bits, or a
+// small count.
+func randomFloat(r *rand.Rand) uint64 {
+	single := func() uint64 {
+		switch r.IntN(5) {
+		case 0:
+			return uint64([]uint32{0, 1 << 31, 0x7F800000, 0xFF800000, 0x7FC00001, 0x7F800001, 0xFFC00000, 1, 0x3F800000, 0x4F000000, 0xCF000000}[r.IntN(11)])
+		case 1:
+			return uint64(r.Uint32())
+		}
+		return uint64(math.Float32bits(float32(r.IntN(2000)-1000) / float32(1+r.IntN(8))))
+	}
+	switch r.IntN(6) {
+	case 0:
+		return r.Uint64()
+	case 1:
+		return r.Uint64N(70)
+	case 2:
+		return []uint64{0, 1 << 63, 0x7FF << 52, 0xFFF << 52, 0x7FF8000000000001, 0x7FF0000000000001, 1, 0x3FF << 52,
+			0x41DFFFFFFFC00000, 0x41E0000000000000, 0xC1E0000000000000, 0x43E0000000000000, 0xC3E0000000000000}[r.IntN(13)]
+	case 3:
+		return math.Float64bits(float64(r.IntN(2000)-1000) / float64(1+r.IntN(8)))
+	}
+	return single() | single()<<32
+}
+
 var interesting = []uint64{0, 1, 2, 7, 8, 15, 16, 31, 32, 63, 64, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000,
 	0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x100000000, 1<<63 - 1, 1 << 63, 1<<64 - 1, 1<<64 - 2}
 
@@ -273,9 +377,8 @@ func (f *form) encode(r *rand.Rand) []byte {
 // usesRSP reports whether a register operand is the stack pointer, which the
 // snippets keep off.
 func usesRSP(f *form, i *inst) bool {
-	if f.sse && f.noMem {
-		// Which side is a general register differs; the number decides.
-		return i.reg == RSP || i.rm == RSP
+	if f.sse { // which side is a general register differs; the number decides
+		return i.reg == RSP || !i.mem && i.rm == RSP
 	}
 	return f.ext == anyReg && i.reg == RSP || !i.mem && i.rm == RSP
 }
@@ -337,7 +440,9 @@ func compareNative(t *testing.T, forms []form, short, long int) {
 			}
 			for off := dataMid - dataSpan; off < dataMid+dataSpan; off += 8 {
 				v := randomValue(r)
-				if off&0x10 != 0 {
+				if f.sse {
+					v = randomFloat(r)
+				} else if off&0x10 != 0 {
 					v = before.R[RAX] // so that compares find something
 				}
 				put64(m.Data()[off:], v)
@@ -427,8 +532,8 @@ func fillXMM(r *rand.Rand, f *form, x *[16]byte) {
 	if !f.sse {
 		return
 	}
-	put64(x[:], randomValue(r))
-	put64(x[8:], bits.RotateLeft64(randomValue(r), r.IntN(64)))
+	put64(x[:], randomFloat(r))
+	put64(x[8:], randomFloat(r))
 }
 
 // twoMem is code and data at their own addresses.
