@@ -375,6 +375,8 @@ func (v env) Pseudo(name string) (uint64, bool, error) {
 		return mods[0].EntryPoint, true, nil
 	case "$dbgtime":
 		return fileTime(e.Now()), true, nil
+	case "$ea", "$ea2":
+		return v.effective(name)
 	}
 	return 0, false, nil
 }

@@ -8,6 +8,11 @@ func families() []*Command {
 		aliasCommands,
 		outputCommands,
 		expressionCommands,
+		memoryCommands,
+		searchCommands,
+		physicalCommands,
+		transferCommands,
+		codeCommands,
 	} {
 		all = append(all, f()...)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"unicode/utf16"
 
 	"openkd/engine"
 )
@@ -58,4 +59,19 @@ func (s *Session) readCounted(ctx context.Context, addr uint64, isWide bool) (st
 		return wide(text), nil
 	}
 	return narrow(text), nil
+}
+
+// utf16Of is t in 16-bit characters.
+func utf16Of(t string) []uint16 { return utf16.Encode([]rune(t)) }
+
+// narrowOf is t in 8-bit characters: Latin-1, and `?` for what lies outside.
+func narrowOf(t string) []byte {
+	b := make([]byte, 0, len(t))
+	for _, r := range t {
+		if r > 0xff {
+			r = '?'
+		}
+		b = append(b, byte(r))
+	}
+	return b
 }
