@@ -6,7 +6,7 @@ import (
 
 // The instructions x86asm does not know, or takes for others. The manuals'
 // notation is kept short: a two-byte opcode 0F xx or three-byte 0F 38 xx, the
-// mandatory prefix, and the fields of ModRM.
+// mandatory prefix, and the fields of ModRM. The differential tests found them.
 
 // forms of operands
 type form uint8
@@ -20,6 +20,7 @@ const (
 	formM         // r/m is memory; a register is another instruction
 	formGM        // register, memory
 	formMG        // memory, register
+	formReg       // r/m is a register, which is not written
 )
 
 // sizes of operands
@@ -37,20 +38,19 @@ const (
 	szXmm                 // 16
 )
 
-// extraOp is one such instruction. ext is the ModRM reg field, -1 any; mod3
-// with rm is the whole ModRM byte in -1 or 0xC0..0xFF.
+// extraOp is one such instruction. modrm is the whole ModRM byte, -1
+// when it varies, -2 when there is none; ext is its reg field, -1 for any.
 type extraOp struct {
 	name  string
 	pfx   byte // 0 none of F2, F3, 66; 1: any of them, or none
 	map38 bool
 	op    byte
-	modrm int // the whole ModRM byte, or -1
-	ext   int // its reg field, or -1
+	modrm int
+	ext   int
 	form  form
 	size  opsize
 	kind  Kind
 	nameQ string // with REX.W, when it is another
-	imm   bool   // an 8-bit immediate follows
 }
 
 var extraOps = map[uint16][]extraOp{}
@@ -129,8 +129,25 @@ func init() {
 		{name: "movdiri", map38: true, op: 0xF9, modrm: -1, ext: -1, form: formMG, size: szY},
 		{name: "ud0", pfx: 1, op: 0xFF, modrm: -1, ext: -1, form: formGE, size: szV, kind: Interrupt},
 		{name: "ud1", pfx: 1, op: 0xB9, modrm: -1, ext: -1, form: formGE, size: szV, kind: Interrupt},
+		{name: "syscall", pfx: 1, op: 0x05, modrm: -2, ext: -1, kind: Syscall},
+		{name: "sysret", pfx: 1, op: 0x07, modrm: -2, ext: -1, kind: Ret},
+		{name: "lfence", op: 0xAE, modrm: -1, ext: 5, form: formReg},
+		{name: "mfence", op: 0xAE, modrm: -1, ext: 6, form: formReg},
+		{name: "sfence", op: 0xAE, modrm: -1, ext: 7, form: formReg},
 	} {
 		add(e)
+	}
+	// The reserved no-operations; x86asm has 0F 1F /0 only.
+	for op := byte(0x18); op <= 0x1F; op++ {
+		if op == 0x1A || op == 0x1B {
+			continue
+		}
+		for ext := range 8 {
+			if op == 0x18 && ext < 4 || op == 0x1F && ext == 0 {
+				continue // prefetches, and the usual nop
+			}
+			add(extraOp{name: "nop", pfx: 1, op: op, modrm: -1, ext: ext, form: formE, size: szV})
+		}
 	}
 }
 
@@ -259,7 +276,29 @@ func gpr(i, size int) string {
 // x86asm.
 func (d *decoder) extra(code []byte) bool {
 	r := &raw{mode: d.mode()}
-	if !r.prefixes(code) || code[r.pos] != 0x0F {
+	if !r.prefixes(code) {
+		return false
+	}
+	switch c := code[r.pos:]; {
+	case c[0] == 0xD6 && r.mode == 32:
+		d.inst.Len, d.inst.Mnemonic = r.pos+1, "salc"
+		return true
+	case c[0] == 0xC5 && len(c) >= 3 && c[2] == 0x77, c[0] == 0xC4 && len(c) >= 4 && c[1]&0x1F == 1 && c[3] == 0x77:
+		// The only VEX instructions without ModRM; x86asm counts one.
+		n := 3
+		if c[0] == 0xC4 {
+			n = 4
+		}
+		if r.mode == 32 && c[1] < 0xC0 || c[n-2]&3 != 0 || r.rex != 0 || r.data16 || r.rep != 0 || r.lock {
+			return false
+		}
+		d.inst.Mnemonic = "vzeroupper"
+		if c[n-2]&4 != 0 {
+			d.inst.Mnemonic = "vzeroall"
+		}
+		d.inst.Len = r.pos + n
+		return true
+	case c[0] != 0x0F:
 		return false
 	}
 	if r.pos+1 >= len(code) {
@@ -291,13 +330,13 @@ func (d *decoder) extra(code []byte) bool {
 		}
 		if e.modrm == -2 {
 			r.pos = opEnd
-			d.inst.Len, d.inst.Mnemonic = r.pos, e.name
+			d.inst.Len, d.inst.Mnemonic, d.inst.Kind = r.pos, e.name, e.kind
 			return true
 		}
 		if !gotModRM || e.modrm >= 0 && int(r.modrm) != e.modrm || e.ext >= 0 && r.reg&7 != e.ext {
 			continue
 		}
-		if (e.form == formM || e.form == formGM || e.form == formMG) && !r.isMem || e.form == formR && r.isMem {
+		if (e.form == formM || e.form == formGM || e.form == formMG) && !r.isMem || (e.form == formR || e.form == formReg) && r.isMem {
 			continue
 		}
 		d.finishExtra(e, r)

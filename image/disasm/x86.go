@@ -24,20 +24,27 @@ func (d *decoder) x86(code []byte) bool {
 	if d.extra(code) {
 		return true
 	}
+	if d.mode() == 32 {
+		// 82 is another encoding of 80 that x86asm does not know.
+		r := &raw{mode: 32}
+		if r.prefixes(code) && code[r.pos] == 0x82 {
+			code = append([]byte(nil), code...)
+			code[r.pos] = 0x80
+		}
+	}
 	in, err := x.Decode(code, d.mode())
 	if err != nil || in.Op == 0 || in.Len < 1 || in.Len > len(code) {
 		return false
 	}
 	d.inst.Len = in.Len
-	f := &x86text{decoder: d, in: &in, code: code}
+	f := &x86text{decoder: d, in: &in}
 	f.format()
 	return true
 }
 
 type x86text struct {
 	*decoder
-	in   *x.Inst
-	code []byte
+	in *x.Inst
 }
 
 // mnemonics that are not the lower-case name of x86asm.
@@ -195,7 +202,7 @@ func (f *x86text) plain(args []x.Arg) []string {
 	var ops []string
 	evex := false
 	for _, p := range f.in.Prefix {
-		evex = evex || p&0xFF == x.PrefixEVEX && p.IsEVEX() && f.mode() != 0 && strings.HasPrefix(f.in.Op.String(), "V")
+		evex = evex || p&0xFF == x.PrefixEVEX && p.IsEVEX() && strings.HasPrefix(f.in.Op.String(), "V")
 	}
 	for i, a := range args {
 		if r, ok := a.(x.Reg); ok && i == 1 && evex && x.K0 <= r && r <= x.K7 && len(ops) > 0 {
