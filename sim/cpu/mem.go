@@ -4,7 +4,7 @@ import "encoding/binary"
 
 const (
 	tlbSize    = 256
-	icacheSize = 4096
+	icacheSize = 2048
 
 	// Tag bits of a TLB entry, below the page number.
 	tagUser  = 1 << 0  // filled at CPL 3
