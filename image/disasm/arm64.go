@@ -35,7 +35,9 @@ func (d *decoder) arm64(code []byte) bool {
 	text := a64.GNUSyntax(in)
 	name, rest, _ := strings.Cut(text, " ")
 	rest = strings.TrimSpace(rest)
-	name = strings.ReplaceAll(name, "b.", "b") // b.eq is written beq
+	if c, ok := strings.CutPrefix(name, "b."); ok {
+		name = "b" + armWordText(c) // b.eq is written beq
+	}
 	d.inst.Mnemonic = name
 	d.inst.Kind = armKind(w)
 	ops := splitOperands(rest)
@@ -174,6 +176,10 @@ func armWordText(t string) string {
 		return "fp"
 	case "x30":
 		return "lr"
+	case "cs":
+		return "hs"
+	case "cc":
+		return "lo"
 	}
 	var v uint64
 	if strings.HasPrefix(t, "0x") {
