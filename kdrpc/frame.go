@@ -1,0 +1,437 @@
+package kdrpc
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Kind is the kind of a frame. See PROTOCOL.md.
+type Kind uint8
+
+// Kinds. C is the client, S the server.
+const (
+	KindHello  Kind = 0x01 // C->S, S->C  Hello
+	KindRefuse Kind = 0x02 // S->C        Refusal; the server closes behind it
+	KindPing   Kind = 0x03 // either      empty
+	KindPong   Kind = 0x04 // either      empty, the answer to a ping
+
+	KindOpen      Kind = 0x10 // C->S  Open
+	KindDo        Kind = 0x11 // C->S  array of target.Request
+	KindResume    Kind = 0x12 // C->S  target.Resume
+	KindSwitch    Kind = 0x13 // C->S  u32 processor
+	KindBreakIn   Kind = 0x14 // C->S  empty
+	KindAnswer    Kind = 0x15 // C->S  text
+	KindControl   Kind = 0x16 // C->S  target.Control
+	KindStatus    Kind = 0x17 // C->S  empty
+	KindClose     Kind = 0x18 // C->S  u8 target.Leave
+	KindEndServer Kind = 0x19 // C->S  empty
+
+	KindCancel Kind = 0x20 // C->S  empty; the id is the request's
+	KindCredit Kind = 0x21 // C->S  u32 bytes of KindPart payload that may be sent on top
+	KindAck    Kind = 0x22 // C->S  u64 sequence number up to which events were read
+
+	KindOpened Kind = 0x30 // S->C  Opened, the answer to Open
+	KindPart   Kind = 0x31 // S->C  a part of a Do's answer
+	KindDone   Kind = 0x32 // S->C  Result, the last frame of a request
+	KindEvent  Kind = 0x33 // S->C  u64 sequence number, target.Event; empty: no more events
+
+	// flagMore says that the body goes on in the next frame of the same kind
+	// and id.
+	flagMore Kind = 0x80
+)
+
+// Sizes in bytes.
+const (
+	frameHeader  = 9               // u32 length of what follows it, u32 id, u8 kind
+	maxFrame     = 256 << 10       // longest payload
+	fragment     = 64 << 10        // payload of the pieces of a long body, and most of a part
+	maxBody      = 32 << 20        // longest body that comes in pieces, client to server
+	maxEventBody = 8 << 20         // the same, server to client
+	partHeader   = 14              // u8 flags, u32 index, u64 offset, u8 reserved
+	doneHeader   = 12              // u32 status, u64 value, with flagDone
+	creditWindow = 4 << 20         // of KindPart payload, at the start of a connection
+	maxOut       = 512 << 10       // waiting to be written before parts and events have to wait
+	killOut      = 8 << 20         // waiting to be written before the connection is given up
+	pingEvery    = 5 * time.Second // of silence from the other side
+	deadAfter    = 15 * time.Second
+	frameWithin  = time.Minute // from the first byte of a frame to its last
+	helloWithin  = 10 * time.Second
+	openWithin   = 30 * time.Second
+
+	flagDone = 1
+)
+
+// Timeouts are the times of a connection. Zero fields take the protocol's
+// defaults; tests shorten them.
+type Timeouts struct {
+	Ping  time.Duration // silence before a ping: 5 s
+	Dead  time.Duration // silence before the connection is given up: 15 s
+	Frame time.Duration // for a whole frame once it has begun: 60 s
+	Hello time.Duration // for the other side's hello: 10 s
+	Open  time.Duration // from the hello to Open: 30 s
+}
+
+func (t Timeouts) withDefaults() Timeouts {
+	for _, d := range []struct {
+		d   *time.Duration
+		def time.Duration
+	}{{&t.Ping, pingEvery}, {&t.Dead, deadAfter}, {&t.Frame, frameWithin}, {&t.Hello, helloWithin}, {&t.Open, openWithin}} {
+		if *d.d <= 0 {
+			*d.d = d.def
+		}
+	}
+	return t
+}
+
+// ProtocolError says that the other side broke the protocol.
+type ProtocolError struct{ What string }
+
+func (e *ProtocolError) Error() string { return "kdrpc: protocol error: " + e.What }
+
+func protocolErrorf(format string, a ...any) error {
+	return &ProtocolError{fmt.Sprintf(format, a...)}
+}
+
+// frame is one frame as it was read. The payload is valid until the next read.
+type frame struct {
+	id      uint32
+	kind    Kind // with flagMore
+	payload []byte
+}
+
+// frameReader reads frames. It allocates no more than one frame of the longest
+// size, whatever the stream claims.
+type frameReader struct {
+	r   *bufio.Reader
+	buf []byte
+	// begun is called when the first byte of a frame is there, and ended when
+	// the frame is whole. Either may be nil.
+	begun, ended func()
+}
+
+func newFrameReader(r io.Reader) *frameReader {
+	return &frameReader{r: bufio.NewReaderSize(r, 32<<10)}
+}
+
+// next returns the next frame. io.EOF: the stream ended between two frames.
+func (r *frameReader) next() (frame, error) {
+	if r.begun != nil {
+		if _, err := r.r.Peek(1); err != nil {
+			return frame{}, err
+		}
+		r.begun()
+		defer r.ended()
+	}
+	var h [frameHeader]byte
+	if _, err := io.ReadFull(r.r, h[:]); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = protocolErrorf("the stream ended inside a frame")
+		}
+		return frame{}, err
+	}
+	n := binary.LittleEndian.Uint32(h[:])
+	if n < frameHeader-4 || n > maxFrame+frameHeader-4 {
+		return frame{}, protocolErrorf("a frame of %d bytes; 5 to %d are allowed", n, maxFrame+frameHeader-4)
+	}
+	n -= frameHeader - 4
+	if uint32(cap(r.buf)) < n {
+		r.buf = make([]byte, max(n, 4<<10))
+	}
+	f := frame{id: binary.LittleEndian.Uint32(h[4:]), kind: Kind(h[8]), payload: r.buf[:n]}
+	if _, err := io.ReadFull(r.r, f.payload); err != nil {
+		return frame{}, protocolErrorf("the stream ended inside a frame: %v", err)
+	}
+	return f, nil
+}
+
+// bodies puts bodies together that come in several frames. One body is under
+// way at a time; whole frames may come in between.
+type bodies struct {
+	max  int
+	id   uint32
+	kind Kind
+	buf  []byte
+	open bool
+}
+
+// add takes a frame and returns the body and kind when it is whole. The body
+// is valid until the next call.
+func (b *bodies) add(f frame) ([]byte, Kind, bool, error) {
+	kind := f.kind &^ flagMore
+	more := f.kind&flagMore != 0
+	if !b.open {
+		if !more {
+			return f.payload, kind, true, nil
+		}
+		b.open, b.id, b.kind, b.buf = true, f.id, kind, append([]byte(nil), f.payload...)
+		return nil, 0, false, nil
+	}
+	if f.id != b.id || kind != b.kind {
+		if more {
+			return nil, 0, false, protocolErrorf("two bodies in pieces at once")
+		}
+		return f.payload, kind, true, nil
+	}
+	if len(b.buf)+len(f.payload) > b.max {
+		return nil, 0, false, protocolErrorf("a body of more than %d bytes", b.max)
+	}
+	b.buf = append(b.buf, f.payload...)
+	if more {
+		return nil, 0, false, nil
+	}
+	body := b.buf
+	b.open, b.buf = false, nil
+	return body, kind, true, nil
+}
+
+func appendHeader(b []byte, id uint32, k Kind, payload int) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(payload+frameHeader-4))
+	b = binary.LittleEndian.AppendUint32(b, id)
+	return append(b, byte(k))
+}
+
+// appendFrames appends a body as one frame, or as several when it is long.
+func appendFrames(b []byte, id uint32, k Kind, body []byte) []byte {
+	for len(body) > fragment {
+		b = appendHeader(b, id, k|flagMore, fragment)
+		b = append(b, body[:fragment]...)
+		body = body[fragment:]
+	}
+	b = appendHeader(b, id, k, len(body))
+	return append(b, body...)
+}
+
+// wire is what both sides do with a connection: write frames without making
+// the writers wait for the network, ping, and notice a dead peer.
+//
+// Frames are appended to a buffer that one goroutine writes. While it writes,
+// the next ones gather, so that many small ones cost few system calls.
+type wire struct {
+	conn  net.Conn
+	times Timeouts
+
+	heard atomic.Int64 // when bytes last came, nanoseconds since start
+	begun atomic.Int64 // when the frame that is being read began; 0: none
+	start time.Time
+
+	mu     sync.Mutex
+	buf    []byte
+	spare  []byte
+	busy   int // bytes that are being written
+	err    error
+	pongs  bool // a pong waits in buf
+	closed bool // write what is there, then stop
+	wake   chan struct{}
+	room   chan struct{} // closed when the buffer has been taken
+	dead   chan struct{} // closed when err is set or writing has stopped
+	wg     sync.WaitGroup
+	once   sync.Once
+}
+
+func newWire(conn net.Conn, times Timeouts) *wire {
+	w := &wire{
+		conn: conn, times: times.withDefaults(), start: time.Now(),
+		wake: make(chan struct{}, 1), room: make(chan struct{}), dead: make(chan struct{}),
+	}
+	w.wg.Add(2)
+	go w.writeLoop()
+	go w.keepAlive()
+	return w
+}
+
+// Read makes the wire the reader under a frameReader: it notes life.
+func (w *wire) Read(b []byte) (int, error) {
+	n, err := w.conn.Read(b)
+	if n > 0 {
+		w.heard.Store(int64(time.Since(w.start)))
+	}
+	return n, err
+}
+
+func (w *wire) reader() *frameReader {
+	r := newFrameReader(w)
+	r.begun = func() { w.begun.Store(int64(time.Since(w.start)) + 1) }
+	r.ended = func() { w.begun.Store(0) }
+	return r
+}
+
+// fail gives the connection up; the first reason stays.
+func (w *wire) fail(err error) {
+	w.mu.Lock()
+	if w.err == nil {
+		w.err = err
+	}
+	w.mu.Unlock()
+	w.once.Do(func() { close(w.dead) })
+	w.conn.Close()
+}
+
+// reason says why the connection ended.
+func (w *wire) reason() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// finish lets what is queued go out, for at most a moment, and closes.
+func (w *wire) finish(d time.Duration) {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.poke()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-w.dead:
+	case <-t.C:
+	}
+	w.fail(net.ErrClosed)
+	w.wg.Wait()
+}
+
+func (w *wire) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// append lets add append frames to what goes out. It never waits.
+func (w *wire) append(add func([]byte) []byte) error {
+	w.mu.Lock()
+	if w.err == nil && len(w.buf)+w.busy > killOut {
+		w.mu.Unlock()
+		w.fail(errors.New("kdrpc: the other side does not read"))
+		w.mu.Lock()
+	}
+	if w.err != nil || w.closed {
+		err := w.err
+		w.mu.Unlock()
+		if err == nil {
+			err = net.ErrClosed
+		}
+		return err
+	}
+	w.buf = add(w.buf)
+	w.mu.Unlock()
+	w.poke()
+	return nil
+}
+
+func (w *wire) send(id uint32, k Kind, body []byte) error {
+	return w.append(func(b []byte) []byte { return appendFrames(b, id, k, body) })
+}
+
+// waitRoom waits until little enough is queued, so that what a slow peer does
+// not read stays where it came from.
+func (w *wire) waitRoom(ctx context.Context) error {
+	for {
+		w.mu.Lock()
+		if w.err != nil {
+			defer w.mu.Unlock()
+			return w.err
+		}
+		if len(w.buf)+w.busy <= maxOut {
+			w.mu.Unlock()
+			return nil
+		}
+		room := w.room
+		w.mu.Unlock()
+		select {
+		case <-room:
+		case <-w.dead:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (w *wire) pong() {
+	w.mu.Lock()
+	again := w.pongs
+	w.pongs = true
+	w.mu.Unlock()
+	if !again { // one is enough, however many pings came
+		w.send(0, KindPong, nil)
+	}
+}
+
+// A buffer that grew for a big answer is given back.
+const keepBuffer = 64 << 10
+
+func (w *wire) writeLoop() {
+	defer w.wg.Done()
+	defer w.once.Do(func() { close(w.dead) })
+	for {
+		select {
+		case <-w.wake:
+		case <-w.dead:
+			return
+		}
+		for {
+			w.mu.Lock()
+			b := w.buf
+			if len(b) == 0 {
+				closed := w.closed
+				w.mu.Unlock()
+				if closed {
+					return
+				}
+				break
+			}
+			w.buf, w.spare = w.spare[:0], nil
+			w.busy, w.pongs = len(b), false
+			w.mu.Unlock()
+			_, err := w.conn.Write(b)
+			w.mu.Lock()
+			w.busy = 0
+			if cap(b) <= keepBuffer || len(w.buf) > keepBuffer {
+				w.spare = b[:0]
+			}
+			close(w.room)
+			w.room = make(chan struct{})
+			w.mu.Unlock()
+			if err != nil {
+				w.fail(err)
+				return
+			}
+		}
+	}
+}
+
+// errSilent is the reason when the other side was not heard.
+var errSilent = errors.New("kdrpc: the other side is silent")
+
+func (w *wire) keepAlive() {
+	defer w.wg.Done()
+	tick := time.NewTicker(w.times.Ping)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-w.dead:
+			return
+		}
+		now := time.Since(w.start)
+		silent := now - time.Duration(w.heard.Load())
+		begun := w.begun.Load()
+		switch {
+		case silent >= w.times.Dead:
+			w.fail(fmt.Errorf("%w for %v", errSilent, w.times.Dead))
+			return
+		case begun != 0 && now-time.Duration(begun) > w.times.Frame:
+			w.fail(protocolErrorf("a frame was not whole within %v", w.times.Frame))
+			return
+		case silent >= w.times.Ping:
+			w.send(0, KindPing, nil)
+		}
+	}
+}

@@ -1,0 +1,501 @@
+package kdrpc
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"openkd/target"
+)
+
+// Backend is what a server offers to its connections.
+type Backend interface {
+	// Open gives the session that a client asks for. peer names the other end
+	// for people. A *Refusal says why not. ctx ends with the connection.
+	Open(ctx context.Context, o Open, peer string) (Session, error)
+	// EndServer asks the whole server to end (.endpsrv). It returns at once.
+	EndServer(ctx context.Context, peer string) error
+}
+
+// Session is one connection's hold on a session. Its methods may be called
+// from any goroutine, as target.Target says.
+type Session interface {
+	Do(ctx context.Context, batch []target.Request, sink func(target.Part) error) error
+	Resume(ctx context.Context, r target.Resume) error
+	Switch(ctx context.Context, processor int) error
+	BreakIn(ctx context.Context) error
+	Answer(ctx context.Context, text string) error
+	Control(ctx context.Context, c target.Control) error
+	Status(ctx context.Context) (target.Status, error)
+	Close(ctx context.Context, l target.Leave) error
+
+	// Opened is what the client is told.
+	Opened() Opened
+	// Next and Ack are those of an EventLog.
+	Next(ctx context.Context, after uint64) (uint64, target.Event, error)
+	Ack(seq uint64)
+	// Detach says that the connection is gone. It is called once, after every
+	// other call has returned.
+	Detach()
+	// Panicked says that a call above panicked; the session has to end.
+	Panicked(v any, stack []byte)
+}
+
+// ServeOptions tune Serve.
+type ServeOptions struct {
+	Logger   *slog.Logger // nil: nothing is logged
+	Release  string       // "": Release
+	Timeouts Timeouts
+}
+
+// Requests of one connection that may wait or run at once, in turn and out of
+// turn.
+const (
+	maxQueued    = 64
+	maxOutOfBand = 32
+)
+
+// server is one connection, seen from the server.
+type server struct {
+	w    *wire
+	b    Backend
+	peer string
+	ctx  context.Context
+	stop context.CancelFunc
+	log  *slog.Logger
+
+	queue chan *request // served in turn
+	wg    sync.WaitGroup
+
+	mu      sync.Mutex
+	session Session
+	opening bool
+	active  map[uint32]*request
+	oob     int
+	credit  int64
+	granted chan struct{} // closed and made anew when credit comes
+}
+
+type request struct {
+	id     uint32
+	kind   Kind
+	body   any
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// Serve serves one connection until it ends, and closes it. It returns nil
+// when the client closed it between two frames, and why it ended otherwise. When ctx
+// ends, what has been queued for the client still goes out.
+func Serve(ctx context.Context, conn net.Conn, b Backend, o ServeOptions) error {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Release == "" {
+		o.Release = Release
+	}
+	s := &server{
+		w: newWire(conn, o.Timeouts), b: b, peer: conn.RemoteAddr().String(), log: o.Logger,
+		queue: make(chan *request, maxQueued), active: make(map[uint32]*request),
+		credit: creditWindow, granted: make(chan struct{}),
+	}
+	s.ctx, s.stop = context.WithCancel(ctx)
+	defer s.stop()
+
+	// The end of ctx must end the reading, after a moment for what is queued.
+	stopped := make(chan struct{})
+	var closer sync.WaitGroup
+	closer.Go(func() {
+		select {
+		case <-ctx.Done():
+			s.w.finish(time.Second)
+		case <-stopped:
+		}
+	})
+	r := s.w.reader()
+	err := s.hello(r, o.Release)
+	if err == nil {
+		s.wg.Go(s.worker)
+		openBy := time.AfterFunc(s.w.times.Open, func() {
+			s.mu.Lock()
+			late := s.session == nil && !s.opening
+			s.mu.Unlock()
+			if late {
+				s.w.fail(errors.New("no session was asked for"))
+			}
+		})
+		err = s.readLoop(r)
+		openBy.Stop()
+	}
+	if why := s.w.reason(); why != nil && !errors.Is(why, net.ErrClosed) {
+		err = why
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	s.stop()
+	close(s.queue)
+	s.wg.Wait()
+	s.mu.Lock()
+	session := s.session
+	s.mu.Unlock()
+	if session != nil {
+		session.Detach()
+	}
+	s.w.finish(time.Second)
+	close(stopped)
+	closer.Wait()
+	return err
+}
+
+func (s *server) hello(r *frameReader, release string) error {
+	timer := time.AfterFunc(s.w.times.Hello, func() { s.w.fail(fmt.Errorf("no hello within %v", s.w.times.Hello)) })
+	defer timer.Stop()
+	f, err := r.next()
+	if err != nil {
+		return err
+	}
+	if f.kind != KindHello {
+		return protocolErrorf("the first frame is of kind %#x, not a hello", uint8(f.kind))
+	}
+	var h Hello
+	if err := decode(f.payload, &h); err != nil {
+		return err
+	}
+	if h.Magic != magic {
+		return protocolErrorf("the hello is of something else")
+	}
+	if h.Min > ProtocolMax || h.Max < ProtocolMin || h.Min > h.Max {
+		ref := &Refusal{Code: RefusedVersion, Text: "no common protocol version", Release: release, Min: ProtocolMin, Max: ProtocolMax}
+		s.w.send(0, KindRefuse, encode(ref))
+		s.w.finish(time.Second)
+		return fmt.Errorf("the client is release %q and speaks protocol %d to %d; this server is release %q and speaks %d to %d",
+			limitText(h.Release), h.Min, h.Max, release, ProtocolMin, ProtocolMax)
+	}
+	return s.w.send(0, KindHello, encode(Hello{Magic: magic, Release: release, Min: ProtocolMin, Max: ProtocolMax}))
+}
+
+func (s *server) readLoop(r *frameReader) error {
+	asm := bodies{max: maxBody}
+	for {
+		f, err := r.next()
+		if err != nil {
+			return err
+		}
+		body, kind, whole, err := asm.add(f)
+		if err != nil {
+			return err
+		}
+		if !whole {
+			continue
+		}
+		if err := s.take(f.id, kind, body); err != nil {
+			return err
+		}
+	}
+}
+
+// take handles one body. It must not wait.
+func (s *server) take(id uint32, kind Kind, body []byte) error {
+	le := binary.LittleEndian
+	switch kind {
+	case KindPing:
+		s.w.pong()
+		return nil
+	case KindPong:
+		return nil
+	case KindCancel:
+		s.mu.Lock()
+		if rq := s.active[id]; rq != nil {
+			rq.cancel()
+		}
+		s.mu.Unlock()
+		return nil
+	case KindCredit:
+		if len(body) != 4 {
+			return protocolErrorf("a credit of %d bytes", len(body))
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.credit += int64(le.Uint32(body))
+		if s.credit > creditWindow {
+			return protocolErrorf("more credit than the window has")
+		}
+		close(s.granted)
+		s.granted = make(chan struct{})
+		return nil
+	case KindAck:
+		if len(body) != 8 {
+			return protocolErrorf("an acknowledgement of %d bytes", len(body))
+		}
+		if ses := s.current(); ses != nil {
+			ses.Ack(le.Uint64(body))
+		}
+		return nil
+	}
+
+	rq := &request{id: id, kind: kind}
+	inTurn := true
+	var err error
+	switch kind {
+	case KindOpen:
+		var o Open
+		err = decode(body, &o)
+		rq.body = o
+		s.mu.Lock()
+		if s.opening {
+			err = protocolErrorf("a second open on one connection")
+		}
+		s.opening = true
+		s.mu.Unlock()
+	case KindDo:
+		var b []target.Request
+		err = decode(body, &b)
+		rq.body = b
+	case KindResume:
+		var r target.Resume
+		err = decode(body, &r)
+		rq.body = r
+	case KindSwitch:
+		if len(body) != 4 {
+			return protocolErrorf("a switch of %d bytes", len(body))
+		}
+		rq.body = int(int32(le.Uint32(body)))
+	case KindClose:
+		if len(body) != 1 || body[0] > byte(target.LeaveHalted) {
+			return protocolErrorf("a close that is not one")
+		}
+		rq.body = target.Leave(body[0])
+	case KindAnswer:
+		rq.body, inTurn = string(body), false
+	case KindControl:
+		var c target.Control
+		err = decode(body, &c)
+		rq.body, inTurn = c, false
+	case KindBreakIn, KindStatus, KindEndServer:
+		inTurn = false
+	default:
+		if kind < KindOpen || kind >= KindCancel {
+			return nil // of a later version, and no request: nobody waits for an answer
+		}
+		s.reply(id, Result{Code: CodeUnknown, Text: fmt.Sprintf("this server does not know requests of kind %#x", uint8(kind))})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+
+	rq.ctx, rq.cancel = context.WithCancel(s.ctx)
+	s.mu.Lock()
+	if s.active[id] != nil {
+		s.mu.Unlock()
+		rq.cancel()
+		return protocolErrorf("request id %d is in use", id)
+	}
+	if !inTurn && s.oob >= maxOutOfBand {
+		s.mu.Unlock()
+		rq.cancel()
+		s.reply(id, Result{Code: CodeBadRequest, Text: "too many requests at once"})
+		return nil
+	}
+	s.active[id] = rq
+	if !inTurn {
+		s.oob++
+	}
+	s.mu.Unlock()
+	if !inTurn {
+		s.wg.Go(func() {
+			s.serve(rq)
+			s.mu.Lock()
+			s.oob--
+			s.mu.Unlock()
+		})
+		return nil
+	}
+	select {
+	case s.queue <- rq:
+		return nil
+	default:
+		s.done(rq)
+		return protocolErrorf("more than %d requests wait", maxQueued)
+	}
+}
+
+func (s *server) current() Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.session
+}
+
+func (s *server) done(rq *request) {
+	s.mu.Lock()
+	delete(s.active, rq.id)
+	s.mu.Unlock()
+	rq.cancel()
+}
+
+func (s *server) reply(id uint32, r Result) {
+	if r.Code == CodeOK && r.Status == nil {
+		s.w.send(id, KindDone, nil)
+		return
+	}
+	s.w.send(id, KindDone, encode(r))
+}
+
+func (s *server) worker() {
+	for rq := range s.queue {
+		if s.ctx.Err() != nil {
+			s.done(rq)
+			continue
+		}
+		s.serve(rq)
+	}
+}
+
+// serve runs one request. A panic of what is called ends the session and this
+// connection, and nothing else.
+func (s *server) serve(rq *request) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.done(rq)
+			s.reply(rq.id, Result{Code: CodeClosed, Text: "the server has a fault; this session is ended"})
+			s.log.Error("a session panicked", "peer", s.peer, "panic", v, "stack", string(debug.Stack()))
+			if ses := s.current(); ses != nil {
+				ses.Panicked(v, debug.Stack())
+			} else {
+				s.w.fail(fmt.Errorf("panic: %v", v))
+			}
+		}
+	}()
+	r, answered := s.answer(rq)
+	s.done(rq)
+	if !answered {
+		s.reply(rq.id, r)
+	}
+}
+
+// answer runs one request; answered says that the answer has been sent.
+func (s *server) answer(rq *request) (r Result, answered bool) {
+	switch rq.kind {
+	case KindOpen:
+		return s.open(rq)
+	case KindEndServer:
+		// Without a session too: who got here has authenticated.
+		return resultOf(s.b.EndServer(rq.ctx, s.peer)), false
+	}
+	ses := s.current()
+	if ses == nil {
+		return Result{Code: CodeBadRequest, Text: "no session is open on this connection"}, false
+	}
+	var err error
+	switch rq.kind {
+	case KindDo:
+		err = s.do(rq, ses)
+	case KindResume:
+		err = ses.Resume(rq.ctx, rq.body.(target.Resume))
+	case KindSwitch:
+		err = ses.Switch(rq.ctx, rq.body.(int))
+	case KindBreakIn:
+		err = ses.BreakIn(rq.ctx)
+	case KindAnswer:
+		err = ses.Answer(rq.ctx, rq.body.(string))
+	case KindControl:
+		err = ses.Control(rq.ctx, rq.body.(target.Control))
+	case KindStatus:
+		var st target.Status
+		if st, err = ses.Status(rq.ctx); err == nil {
+			return Result{Status: &st}, false
+		}
+	case KindClose:
+		err = ses.Close(rq.ctx, rq.body.(target.Leave))
+	}
+	return resultOf(err), false
+}
+
+func (s *server) open(rq *request) (Result, bool) {
+	ses, err := s.b.Open(rq.ctx, rq.body.(Open), s.peer)
+	if err != nil {
+		return resultOf(err), false
+	}
+	opened := ses.Opened()
+	s.mu.Lock()
+	s.session = ses
+	s.mu.Unlock()
+	s.w.send(rq.id, KindOpened, encode(opened))
+	s.wg.Go(func() { s.push(ses, opened.After) })
+	return Result{}, true
+}
+
+// push sends events until the session or the connection ends.
+func (s *server) push(ses Session, after uint64) {
+	for {
+		seq, e, err := ses.Next(s.ctx, after)
+		if errors.Is(err, target.ErrClosed) {
+			s.w.send(0, KindEvent, nil) // no more events
+			return
+		}
+		if err != nil {
+			return
+		}
+		if err := s.w.waitRoom(s.ctx); err != nil {
+			return
+		}
+		s.w.send(0, KindEvent, encodeEvent(seq, e))
+		after = seq
+	}
+}
+
+// do runs a batch. Its parts are cut to fragments and wait for credit and for
+// room on the wire, so that a slow client slows the target's line instead of
+// filling this machine's memory.
+func (s *server) do(rq *request, ses Session) error {
+	return ses.Do(rq.ctx, rq.body.([]target.Request), func(p target.Part) error {
+		data := p.Data
+		for {
+			n := min(len(data), fragment)
+			done := p.Done && n == len(data)
+			cost := partHeader + n
+			if done {
+				cost += doneHeader
+			}
+			if err := s.spend(rq.ctx, int64(cost)); err != nil {
+				return err
+			}
+			if err := s.w.waitRoom(rq.ctx); err != nil {
+				return err
+			}
+			if err := s.w.append(func(b []byte) []byte { return appendPart(b, rq.id, &p, data[:n], done) }); err != nil {
+				return err
+			}
+			p.Offset += uint64(n)
+			if data = data[n:]; len(data) == 0 {
+				return nil
+			}
+		}
+	})
+}
+
+func (s *server) spend(ctx context.Context, n int64) error {
+	for {
+		s.mu.Lock()
+		if s.credit >= n {
+			s.credit -= n
+			s.mu.Unlock()
+			return nil
+		}
+		granted := s.granted
+		s.mu.Unlock()
+		select {
+		case <-granted:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,372 @@
+// Package server is the connection server: it holds the sessions with targets
+// on behalf of clients that may be far away, come and go.
+//
+// A session belongs to one link. Its lease is held by one client; another one
+// is refused with the holder's name, or takes over when it says so. When the
+// holder's connection is lost the session waits for him for the grace time;
+// then our breakpoints are removed and the target runs. A server that ends does
+// the same for every session. Nobody's machine stays frozen, unless its holder
+// said so in Close.
+//
+// The package speaks kdrpc to clients and target.Target to what is below. It
+// opens no link by itself (Options.Opener does), parses no command line, and
+// listens on nothing: it is given streams that have authenticated already.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"openkd/kdrpc"
+	"openkd/target"
+	"openkd/transport"
+)
+
+// Options configure a Server.
+type Options struct {
+	Logger *slog.Logger // nil: nothing is logged
+
+	// Opener opens a link. link is what the client typed; the server's machine
+	// fills in what is missing. The string is the link in canonical spelling:
+	// two links with the same one are the same line. ctx bounds the opening
+	// only, not the life of the target.
+	Opener func(ctx context.Context, link string, cfg target.Config) (target.Target, string, error)
+
+	// Canonical tells the canonical spelling without opening anything, so that
+	// a second client is refused before the line is touched. nil: the link as
+	// it is, without blanks around it.
+	Canonical func(link string) (string, error)
+
+	// Grace is how long a session waits for a client whose connection was
+	// lost. 0: 60 s. Less than zero: not at all.
+	Grace time.Duration
+
+	// CloseWithin bounds letting a target go. 0: 10 s.
+	CloseWithin time.Duration
+
+	Release  string         // of the program, for hellos; "": kdrpc.Release
+	Timeouts kdrpc.Timeouts // of the connections
+}
+
+// Server is a connection server.
+//
+// Concurrency: any method from any goroutine.
+type Server struct {
+	o     Options
+	log   *slog.Logger
+	local bool
+	ctx   context.Context
+	stop  context.CancelFunc
+
+	endOnce sync.Once
+	endC    chan struct{}
+
+	mu       sync.Mutex
+	sessions map[string]*session // by canonical line, and by what the client typed while it opens
+	ending   bool
+	down     chan struct{} // closed when Shutdown is through
+	wg       sync.WaitGroup
+}
+
+// New returns a server that holds no session yet.
+func New(o Options) *Server {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Canonical == nil {
+		o.Canonical = func(link string) (string, error) { return strings.TrimSpace(link), nil }
+	}
+	if o.Grace == 0 {
+		o.Grace = time.Minute
+	}
+	if o.CloseWithin <= 0 {
+		o.CloseWithin = 10 * time.Second
+	}
+	s := &Server{o: o, log: o.Logger, endC: make(chan struct{}), down: make(chan struct{}), sessions: make(map[string]*session)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	return s
+}
+
+// InProcess returns a server for clients in this process, which reach it with
+// Dial. It cannot be ended by .endpsrv: it ends with the process.
+func InProcess(o Options) *Server {
+	s := New(o)
+	s.local = true
+	return s
+}
+
+// Dial connects a client in this process over a pipe.
+func (s *Server) Dial(context.Context) (net.Conn, error) {
+	a, b := transport.Pipe()
+	if !s.spawn(func() { s.serveConn(b) }) {
+		return nil, errors.New("the server has ended")
+	}
+	return a, nil
+}
+
+// spawn runs f unless the server has ended.
+func (s *Server) spawn(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending {
+		return false
+	}
+	s.wg.Go(f)
+	return true
+}
+
+// Serve serves what a listener accepts until the listener is closed, ctx ends
+// or the server is shut down. It does not close the listener. Connections live
+// on until Shutdown.
+func (s *Server) Serve(ctx context.Context, l transport.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	for {
+		c, err := l.Accept(ctx)
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		if !s.spawn(func() { s.serveConn(c) }) {
+			c.Close()
+			return nil
+		}
+	}
+}
+
+func (s *Server) serveConn(c net.Conn) {
+	peer := c.RemoteAddr().String()
+	log := s.log.With("peer", peer)
+	defer func() {
+		if v := recover(); v != nil {
+			c.Close()
+			log.Error("a connection panicked", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	log.Info("client connected")
+	err := kdrpc.Serve(s.ctx, c, s, kdrpc.ServeOptions{Logger: s.log, Release: s.o.Release, Timeouts: s.o.Timeouts})
+	log.Info("client gone", "reason", err)
+}
+
+// EndAsked is closed when a client asked the server to end (.endpsrv). Whoever
+// runs the server then calls Shutdown.
+func (s *Server) EndAsked() <-chan struct{} { return s.endC }
+
+// EndServer implements kdrpc.Backend.
+func (s *Server) EndServer(_ context.Context, peer string) error {
+	if s.local {
+		return fmt.Errorf("%w: there is no server process to end; this link is served inside the debugger", target.ErrBadRequest)
+	}
+	s.log.Warn("a client asked the server to end", "peer", peer)
+	s.endOnce.Do(func() { close(s.endC) })
+	return nil
+}
+
+// Info describes a session.
+type Info struct {
+	Line  string
+	Owner string
+	Peer  string
+	Since time.Time // of the lease
+	Epoch uint64
+	Lost  time.Time // when the holder's connection was lost; zero: it is there
+}
+
+// Sessions lists the sessions by line.
+func (s *Server) Sessions() []Info {
+	var out []Info
+	for _, ses := range s.list() {
+		if info, ok := ses.info(); ok {
+			out = append(out, info)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Line < out[j].Line })
+	return out
+}
+
+func (s *Server) list() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := make(map[*session]bool)
+	var out []*session
+	for _, ses := range s.sessions {
+		if !seen[ses] {
+			seen[ses] = true
+			out = append(out, ses)
+		}
+	}
+	return out
+}
+
+// Shutdown ends every session, with the targets running, and every connection.
+// It waits for all of it, but not longer than Options.CloseWithin for a target
+// and not longer than ctx.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	again := s.ending
+	s.ending = true
+	s.mu.Unlock()
+	if again {
+		select {
+		case <-s.down:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		var wg sync.WaitGroup
+		for _, ses := range s.list() {
+			wg.Go(func() {
+				select {
+				case <-ses.ready:
+				case <-ses.ended:
+					return
+				case <-ctx.Done():
+					return
+				}
+				if !s.local {
+					ses.log.Append(target.Event{Kind: target.EventNotice, Time: time.Now(), Text: "The server is ending; the target is let go."})
+				}
+				ses.end(ctx, target.LeaveRunning, "the server is ending")
+				ses.drain(ctx, time.Second)
+			})
+		}
+		wg.Wait()
+		s.stop()
+		s.wg.Wait()
+		close(s.down)
+	}()
+	select {
+	case <-finished:
+		return nil
+	case <-ctx.Done():
+		s.stop()
+		return ctx.Err()
+	}
+}
+
+// Open implements kdrpc.Backend.
+func (s *Server) Open(ctx context.Context, o kdrpc.Open, peer string) (kdrpc.Session, error) {
+	if len(o.Owner) > 256 {
+		o.Owner = o.Owner[:256]
+	}
+	if o.Resume != nil {
+		return s.resume(o, peer)
+	}
+	key, err := s.o.Canonical(o.Link)
+	if err != nil {
+		return nil, &kdrpc.Refusal{Code: kdrpc.RefusedLink, Text: err.Error()}
+	}
+	for {
+		s.mu.Lock()
+		if s.ending {
+			s.mu.Unlock()
+			return nil, &kdrpc.Refusal{Code: kdrpc.RefusedEnding}
+		}
+		ses := s.sessions[key]
+		if ses == nil {
+			ses = newSession(s, key, o.Owner, peer)
+			s.sessions[key] = ses
+			s.mu.Unlock()
+			return s.open(ctx, ses, o, peer)
+		}
+		s.mu.Unlock()
+
+		if ref := ses.heldFrom(); ref != nil && !o.TakeOver {
+			s.log.Info("lease refused", "line", key, "owner", o.Owner, "peer", peer, "holder", ref.Holder)
+			return nil, ref
+		}
+		select { // it opens, and is taken over then; or it ends, and is opened anew
+		case <-ses.ready:
+			if a := ses.takeOver(o.Owner, peer); a != nil {
+				a.configure(ctx, o.Config)
+				return a, nil
+			}
+		case <-ses.ended:
+			continue
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		select {
+		case <-ses.ended:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// open opens the line of a session that is in the table already.
+func (s *Server) open(ctx context.Context, ses *session, o kdrpc.Open, peer string) (kdrpc.Session, error) {
+	fail := func(err error) (kdrpc.Session, error) {
+		ses.forget()
+		s.log.Warn("link not opened", "link", o.Link, "owner", o.Owner, "peer", peer, "error", err)
+		var ref *kdrpc.Refusal
+		if errors.As(err, &ref) {
+			return nil, ref
+		}
+		return nil, &kdrpc.Refusal{Code: kdrpc.RefusedLink, Text: err.Error()}
+	}
+	tg, line, err := s.callOpener(ctx, o)
+	if err != nil {
+		return fail(err)
+	}
+	s.mu.Lock()
+	other := s.sessions[line]
+	if other == nil {
+		s.sessions[line] = ses
+	}
+	s.mu.Unlock()
+	if other != nil && other != ses { // two spellings of one line
+		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.CloseWithin)
+		defer cancel()
+		tg.Close(c, target.LeaveRunning)
+		ref := other.heldFrom()
+		if ref == nil {
+			return fail(fmt.Errorf("%s is being closed: try again", line))
+		}
+		return fail(ref)
+	}
+	return ses.start(tg, line), nil
+}
+
+func (s *Server) callOpener(ctx context.Context, o kdrpc.Open) (tg target.Target, line string, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.log.Error("opening a link panicked", "link", o.Link, "panic", v, "stack", string(debug.Stack()))
+			err = errors.New("the server has a fault: opening the link failed")
+		}
+	}()
+	return s.o.Opener(ctx, o.Link, o.Config)
+}
+
+// resume gives a session back to the owner of its token.
+func (s *Server) resume(o kdrpc.Open, peer string) (kdrpc.Session, error) {
+	for _, ses := range s.list() {
+		if a := ses.resume(o, peer); a != nil {
+			return a, nil
+		}
+	}
+	s.log.Info("no session to resume", "owner", o.Owner, "peer", peer)
+	return nil, &kdrpc.Refusal{Code: kdrpc.RefusedToken}
+}
+
+func newToken() []byte {
+	b := make([]byte, 16)
+	rand.Read(b) // never fails: the runtime ends the process instead
+	return b
+}
