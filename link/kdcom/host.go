@@ -45,7 +45,7 @@ type HostOptions struct {
 	Speed      int           // baud of a paced line; 0: not paced
 	AckTimeout time.Duration // wait for an ACK; 0: 1 s, and more on slow lines
 	Retries    int           // transmissions of one packet before link.ErrNoAnswer; 0: 10
-	ResendWait time.Duration // wait for an ACK after a RESEND, and our own least RESEND distance; 0: 60 ms
+	ResendWait time.Duration // wait for an ACK after a first RESEND, four times as long after each further one, and the least distance of our own RESENDs; 0: 60 ms
 	ByteGap    time.Duration // silence that ends a packet in the middle; 0: 200 ms and 20 byte times
 	Queue      int           // packets received and not yet fetched; 0: 256
 
@@ -100,6 +100,7 @@ func (o *HostOptions) ackTimeout(n int) time.Duration {
 type outgoing struct {
 	bytes []byte
 	send  *sending // the data packet it belongs to, nil for others
+	reset bool
 }
 
 // sending is a Send in progress.
@@ -111,6 +112,8 @@ type sending struct {
 	queued bool          // waits for the writer
 	sent   time.Time     // when the writer took it the last time
 	times  int           // transmissions
+
+	resends int // RESENDs answered; the sending goroutine's own
 }
 
 // Host implements link.Host over a byte stream. See link.Host for the
@@ -374,9 +377,10 @@ func (h *Host) resetLocked() {
 		return
 	}
 	h.repeat, h.fresh = false, true
-	h.dropOutLocked()
 	h.resetAt = now
-	h.controlOutLocked(kdproto.TypeReset, 0)
+	if !h.dropOutLocked() {
+		h.controlOutLocked(kdproto.TypeReset, 0)
+	}
 }
 
 // endSendLocked ends the Send in progress.
@@ -404,18 +408,21 @@ func (h *Host) unqueueLocked(p *sending) {
 	}
 }
 
-// dropOutLocked drops what waits for the writer, except break-ins.
-func (h *Host) dropOutLocked() {
+// dropOutLocked drops what waits for the writer, except break-ins and a RESET.
+// It reports whether there is one.
+func (h *Host) dropOutLocked() (reset bool) {
 	keep := h.out[:0]
 	for _, o := range h.out {
 		switch {
-		case len(o.bytes) == 1:
+		case len(o.bytes) == 1 || o.reset:
+			reset = reset || o.reset
 			keep = append(keep, o)
 		case o.send != nil:
 			o.send.queued = false
 		}
 	}
 	h.out = keep
+	return reset
 }
 
 // dataLocked handles a data packet with a good checksum. payload is only valid
@@ -462,7 +469,10 @@ func (h *Host) dataLocked(hd kdproto.Header, payload []byte) {
 func (h *Host) ackLocked(id uint32) { h.controlOutLocked(kdproto.TypeAcknowledge, id) }
 
 func (h *Host) controlOutLocked(t kdproto.PacketType, id uint32) {
-	h.queueLocked(outgoing{bytes: kdproto.AppendControl(make([]byte, 0, kdproto.HeaderSize), t, id)})
+	h.queueLocked(outgoing{
+		bytes: kdproto.AppendControl(make([]byte, 0, kdproto.HeaderSize), t, id),
+		reset: t == kdproto.TypeReset,
+	})
 }
 
 func (h *Host) queueLocked(o outgoing) {
@@ -611,7 +621,7 @@ func (h *Host) Send(ctx context.Context, t kdproto.PacketType, payload []byte) e
 			if p.times > 1 {
 				h.stats.Resends++
 			}
-			h.queueLocked(outgoing{p.packet, p})
+			h.queueLocked(outgoing{bytes: p.packet, send: p})
 		}
 		h.mu.Unlock()
 		timer.Reset(timeout)
@@ -640,8 +650,13 @@ func (h *Host) await(ctx context.Context, p *sending, timer *time.Timer) (done b
 			// The packet may only have been late, or still be on its way: its
 			// ACK would follow. An answer at once would keep a stale copy in
 			// flight for good.
+			// A second RESEND for the same packet says that the target has taken
+			// a copy for the rest of something else and may go on doing so;
+			// only a silence longer than its byte timeout frees it.
 			resend = nil
-			timer.Reset(h.opt.ResendWait + h.onTheWay(p))
+			wait := h.opt.ResendWait << (2 * min(p.resends, 8))
+			p.resends++
+			timer.Reset(min(wait, h.opt.ackTimeout(len(p.packet))) + h.onTheWay(p))
 		case <-timer.C:
 			if resend != nil && patience > 0 {
 				if d := h.busy(); d > 0 {
@@ -764,12 +779,15 @@ func (h *Host) Resync() error {
 		}
 	}
 	h.endSendLocked(link.ErrResynced)
-	h.dropOutLocked()
+	queued := h.dropOutLocked()
 	h.sendID, h.unacked = kdproto.InitialID, false
 	h.known, h.syncLive = false, false
 	h.fresh, h.repeat = false, false
 
 	now := time.Now()
+	if queued {
+		return nil
+	}
 	if h.resetWaiting && !h.opt.UnlimitedResets && now.Sub(h.resetAt) < resetPatience {
 		return nil
 	}

@@ -43,6 +43,9 @@ const (
 // refused, and a payload whose leading number belongs to another packet type
 // than the header says counts as damaged.
 //
+// What no receiver can see: several damaged bytes in one packet whose changes
+// add up to nothing.
+//
 // A receiver belongs to one goroutine or one lock. It holds at most one packet
 // and what was fed after it.
 type receiver struct {
@@ -113,6 +116,11 @@ func (r *receiver) next(final bool) (v verdict, h kdproto.Header, n int) {
 	}
 	h, _ = kdproto.DecodeHeader(b)
 	if control {
+		// Nothing ends a control packet. Where another leader begins in it, it
+		// was cut short and the next packet has filled it up.
+		if at, run := leader(b[4:min(len(b), kdproto.HeaderSize+3)]); run == 4 {
+			return cutShortCtrl, h, 4 + at
+		}
 		return goodControl, h, kdproto.HeaderSize
 	}
 	n = kdproto.HeaderSize + int(h.ByteCount) + 1
@@ -128,6 +136,11 @@ func (r *receiver) next(final bool) (v verdict, h kdproto.Header, n int) {
 	}
 	if kdproto.Checksum(payload) != h.Checksum || !believable(h, payload) {
 		return badChecksum, h, n
+	}
+	if len(b) > n && b[n] == kdproto.Trailer {
+		// Two trailers: a byte too many has come before. If it was an AA too,
+		// and the payload ends in one, the sum has not seen it.
+		return badChecksum, h, n + 1
 	}
 	return goodData, h, n
 }
@@ -171,7 +184,7 @@ func believable(h kdproto.Header, payload []byte) bool {
 	if base := h.ID &^ kdproto.SyncBit; base != kdproto.InitialID && base != kdproto.InitialID^1 {
 		return false
 	}
-	if len(payload) < 4 || h.Type >= kdproto.TypeMax {
+	if len(payload) < 4 {
 		return true
 	}
 	n := binary.LittleEndian.Uint32(payload)
