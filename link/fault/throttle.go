@@ -49,13 +49,14 @@ type pace struct {
 // pauseAfter tells a pause of the line from the work between two pieces.
 const pauseAfter = 200 * time.Microsecond
 
-// pass waits until n more bytes have passed.
-func (p *pace) pass(n int, perByte time.Duration, done <-chan struct{}) {
+// pass waits until n more bytes have passed. more says that they were there when
+// the bytes before them passed, so that the line had no pause.
+func (p *pace) pass(n int, more bool, perByte time.Duration, done <-chan struct{}) {
 	if perByte <= 0 {
 		return
 	}
 	now := time.Now()
-	if now.Sub(p.free) > p.lag+pauseAfter {
+	if !more && now.Sub(p.free) > p.lag+pauseAfter {
 		p.free = now
 	}
 	p.free = p.free.Add(time.Duration(n) * perByte)
@@ -68,7 +69,8 @@ func (t *Throttled) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if len(t.left) == 0 {
+	more := len(t.left) > 0
+	if !more {
 		if t.end != nil {
 			return 0, t.end
 		}
@@ -82,7 +84,7 @@ func (t *Throttled) Read(p []byte) (int, error) {
 	if t.perByte > 0 {
 		n = min(n, fifo)
 	}
-	t.in.pass(n, t.perByte, t.done)
+	t.in.pass(n, more, t.perByte, t.done)
 	copy(p, t.left[:n])
 	t.left = t.left[n:]
 	return n, nil
@@ -96,7 +98,7 @@ func (t *Throttled) Write(p []byte) (int, error) {
 		if t.perByte > 0 {
 			n = min(n, fifo)
 		}
-		t.out.pass(n, t.perByte, t.done)
+		t.out.pass(n, done > 0, t.perByte, t.done)
 		m, err := t.below.Write(p[done : done+n])
 		done += m
 		if err != nil {
