@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -108,6 +109,7 @@ type Live struct {
 	swallow    *kdproto.StateChange // repeated report expected after resuming a switched target
 	swallowBy  time.Time
 	agreed     bool     // the numbering of this link was agreed: by SYNC or a RESET of ours
+	freshStop  bool     // the report being handled starts a stream
 	firstLoad  bool     // no module load was reported since the reload
 	looked     []Memory // ranges read in this stop (Data unused but for its length)
 	learnt     []Memory // of the stop before
@@ -449,6 +451,7 @@ func (l *Live) packet(p link.Packet) {
 		if p.Fresh || p.Repeated {
 			l.agreed = true
 		}
+		l.freshStop = p.Fresh
 		l.stateChange(s, p.Fresh)
 	case kdproto.TypeManipulate:
 		// A reply to a debugger that is gone. The numbering is agreed now; ask
@@ -547,7 +550,6 @@ func (l *Live) stateChange(s kdproto.StateChange, fresh bool) {
 	if l.getStage() < StageSynchronised {
 		l.setStage(StageSynchronised, "Synchronised with the target")
 	}
-	boot := fresh && s.Kind == kdproto.StateLoadSymbols && !s.LoadSymbols.Unload
 	if fresh {
 		// The table of breakpoints is of another life, or may be.
 		clear(l.inserted)
@@ -563,8 +565,8 @@ func (l *Live) stateChange(s kdproto.StateChange, fresh bool) {
 		l.contin(kdproto.DbgContinue)
 		return
 	}
-	if l.version == nil || fresh {
-		if !l.connect(s, boot) {
+	if l.version == nil || fresh || kernelName(s.Path()) {
+		if !l.connect(s, fresh) {
 			return
 		}
 	}
@@ -584,7 +586,7 @@ func (l *Live) stateChange(s kdproto.StateChange, fresh bool) {
 
 // connect learns what the target is, at its first report or after its
 // numbering started anew. It reports failure when the target does not answer.
-func (l *Live) connect(s kdproto.StateChange, boot bool) bool {
+func (l *Live) connect(s kdproto.StateChange, fresh bool) bool {
 	if !l.agreed {
 		// A debugger that died left the target with numbers of its own, which the
 		// first report does not tell: it would take our first request for a
@@ -601,6 +603,19 @@ func (l *Live) connect(s kdproto.StateChange, boot bool) bool {
 	}
 	var v kdproto.Version
 	v.Get(&r.Union)
+	// The kernel's own load is reported once, by a kernel that starts. Whether
+	// the SYNC of that report was seen depends on the RESETs under way.
+	boot := s.Kind == kdproto.StateLoadSymbols && !s.LoadSymbols.Unload &&
+		(s.LoadSymbols.Base == v.KernBase || (v.KernBase == 0 && fresh))
+	if boot {
+		clear(l.inserted)
+		l.hwWritten = [4]HWBreak{}
+		l.firstLoad = true
+		l.mu.Lock()
+		l.breakWanted = l.breakWanted || l.cfg.Break
+		l.breaksSent = 0
+		l.mu.Unlock()
+	}
 	old := l.version
 	a, ok := arch.For(v.Machine)
 	if !ok {
@@ -618,17 +633,20 @@ func (l *Live) connect(s kdproto.StateChange, boot bool) bool {
 	if old != nil && (boot || old.KernBase != v.KernBase || old.Machine != v.Machine) {
 		l.emit(Event{Kind: EventReloaded})
 	}
-	if boot {
-		l.firstLoad = true
-		l.mu.Lock()
-		l.breakWanted = l.breakWanted || l.cfg.Break
-		l.breaksSent = 0
-		l.mu.Unlock()
-	}
 	l.setStage(StageConnected, "Connected")
 	ev := v
 	l.emit(Event{Kind: EventConnected, Version: &ev, DataBlock: slices.Clone(l.dataBlock)})
 	return true
+}
+
+// kernelName reports the names a kernel's image has.
+func kernelName(path string) bool {
+	base := strings.ToLower(path[lastSlash(path)+1:])
+	switch base {
+	case "ntoskrnl.exe", "ntkrnlmp.exe", "ntkrnlpa.exe", "ntkrpamp.exe":
+		return true
+	}
+	return false
 }
 
 // clearTable removes every entry of the target's breakpoint table.
@@ -772,8 +790,16 @@ func (l *Live) repeatedAfterSwitch(s kdproto.StateChange) bool {
 		return false
 	}
 	l.report = s
-	l.continue2(false, kdproto.DbgContinue)
+	l.passOn()
 	return true
+}
+
+// passOn lets a target go from a report that nobody needs to see.
+func (l *Live) passOn() {
+	if l.coded() && l.stepOverCoded() != nil {
+		return
+	}
+	l.continue2(false, kdproto.DbgContinue)
 }
 
 // leftover passes over a stop that an extra break-in byte caused: several were
@@ -798,7 +824,7 @@ func (l *Live) leftover(s kdproto.StateChange) bool {
 	l.mu.Lock()
 	l.breaksSent--
 	l.mu.Unlock()
-	l.continue2(false, kdproto.DbgContinue)
+	l.passOn()
 	return true
 }
 
@@ -841,8 +867,11 @@ func (l *Live) halted(s kdproto.StateChange, reason StopReason, mod *Module, com
 			l.breaksSent--
 		}
 		if met && reason == StopException && l.breakPC != 0 && pc == l.breakPC {
+			// It ran and stopped for our byte, or it stood here since a debugger
+			// died: then it remembers the byte and stops once more later. A stream
+			// that starts anew is of a target that ran.
 			asked = true
-			if l.breaksSent > 0 {
+			if l.freshStop && l.breaksSent > 0 {
 				l.breaksSent--
 			}
 		}

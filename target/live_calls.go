@@ -508,17 +508,32 @@ func (l *Live) leave(leave Leave) string {
 	if err := l.resume(Resume{Mode: Go, Status: l.leaveStatus()}); err != nil {
 		return "The session is closed; the target could not be let go: " + err.Error()
 	}
-	// Resuming a switched target reports once more before it runs.
-	for l.swallow != nil && time.Now().Before(l.swallowBy) {
-		t := time.NewTimer(time.Until(l.swallowBy))
+	l.seeOff()
+	return "The session is closed; the target runs."
+}
+
+// seeOff stays with a target that was let go until it is sure to run: one
+// whose processor was switched reports once more, and one that has a break-in
+// byte of ours left stops once more. Nobody would let it go then.
+func (l *Live) seeOff() {
+	left := func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.breaksSent > 0
+	}
+	until := time.Now().Add(l.opt.ReplyTimeout / 3)
+	for (l.swallow != nil || left() || l.getState() == StateHalted) && time.Now().Before(until) {
+		t := time.NewTimer(time.Until(until))
 		p, err := l.nextPacket(t.C)
 		t.Stop()
 		if err != nil {
-			break
+			return
 		}
 		l.packet(p)
+		if l.getState() == StateHalted && l.resume(Resume{Mode: Go, Status: l.leaveStatus()}) != nil {
+			return
+		}
 	}
-	return "The session is closed; the target runs."
 }
 
 // leaveStatus: an exception that nobody has handled goes to the kernel's own
@@ -578,8 +593,12 @@ func (l *Live) nextPacket(timeout <-chan time.Time) (link.Packet, error) {
 	}
 }
 
-// attempts of one request before the target counts as lost.
-const attempts = 3
+// attempts of one request before the target counts as lost. Those that a
+// resynchronisation crossed do not count as much as silence does.
+const (
+	attempts = 3
+	crossed  = 6
+)
 
 // transact sends a request and waits for its reply. What else comes meanwhile
 // is answered or set aside. A request without reply is repeated after a
@@ -591,15 +610,29 @@ func (l *Live) transact(m *kdproto.Manipulate) (kdproto.Manipulate, error) {
 	}
 	payload := m.Append(nil)
 	var last error
-	for try := range attempts {
-		if try > 0 {
+	for silent, tries := 0, 0; silent < attempts && tries < crossed; tries++ {
+		if last != nil {
 			switch m.API {
 			case kdproto.APIReadIoSpace, kdproto.APIWriteIoSpace, kdproto.APIReadIoSpaceExtended, kdproto.APIWriteIoSpaceExtended,
 				kdproto.APISetBusData:
 				return kdproto.Manipulate{}, fmt.Errorf("%w: no reply to %v, which is not repeated because it may have happened", ErrLost, m.API)
 			}
+		}
+		switch {
+		case last == nil || errors.Is(last, errRepeated): // agreed with the target
+		case errors.Is(last, link.ErrResynced):
+			if err := l.awaitReport(); err != nil {
+				last = err
+				silent++
+				continue
+			}
+		default:
 			if err := l.resync(); err != nil {
 				last = err
+				silent++
+				if errors.Is(err, errRestarted) {
+					return kdproto.Manipulate{}, fmt.Errorf("%w: no reply to %v (%w)", ErrLost, m.API, err)
+				}
 				continue
 			}
 		}
@@ -614,7 +647,9 @@ func (l *Live) transact(m *kdproto.Manipulate) (kdproto.Manipulate, error) {
 		if errors.Is(err, errRestarted) || errors.Is(err, ErrClosed) || l.getHost() == nil || l.ctx.Err() != nil {
 			break
 		}
-		if !errors.Is(err, link.ErrNoAnswer) && !errors.Is(err, link.ErrResynced) && !errors.Is(err, errTimeout) && !errors.Is(err, errRepeated) {
+		if errors.Is(err, link.ErrNoAnswer) || errors.Is(err, errTimeout) {
+			silent++
+		} else if !errors.Is(err, link.ErrResynced) && !errors.Is(err, errRepeated) {
 			break // the stream itself is gone
 		}
 	}
@@ -685,31 +720,40 @@ func (l *Live) resync() error {
 	if h == nil {
 		return ErrLost
 	}
-	for range 2 {
-		if err := h.Resync(); err != nil {
+	if err := h.Resync(); err != nil {
+		return err
+	}
+	return l.awaitReport()
+}
+
+// awaitReport waits for the report that a stopped target repeats after a
+// RESET. One that was sending a reply repeats that first, and the report after
+// one more RESET.
+func (l *Live) awaitReport() error {
+	t := l.replyTimeout()
+	defer t.Stop()
+	for {
+		p, err := l.nextReply(t.C)
+		if err != nil {
 			return err
 		}
-		t := l.replyTimeout()
-		for {
-			p, err := l.nextReply(t.C)
-			if err != nil {
-				t.Stop()
+		switch p.Type {
+		case kdproto.TypeStateChange64:
+			if p.Fresh {
+				l.backlog = append(l.backlog, p)
+				return errRestarted
+			}
+			return nil
+		case kdproto.TypeManipulate:
+			h := l.getHost()
+			if h == nil {
+				return ErrLost
+			}
+			if err := h.Resync(); err != nil {
 				return err
 			}
-			if p.Type == kdproto.TypeStateChange64 {
-				t.Stop()
-				if p.Fresh {
-					l.backlog = append(l.backlog, p)
-					return errRestarted
-				}
-				return nil
-			}
-			if p.Type == kdproto.TypeManipulate {
-				break // a reply was repeated; the report comes after one more RESET
-			}
+		default:
 			l.inline(p)
 		}
-		t.Stop()
 	}
-	return errTimeout
 }

@@ -59,6 +59,9 @@ func (r *Request) check() error {
 		}
 		return nil
 	}
+	if (r.Op == OpReadBus || r.Op == OpWriteBus) && r.Bus == nil {
+		return errors.New("no bus named")
+	}
 	switch r.Op {
 	case OpReadVirtual, OpReadPhysical:
 		return atMost("a read", r.Len, MaxRead)
@@ -92,9 +95,6 @@ func (r *Request) check() error {
 	case OpGetContext, OpReadMSR, OpWriteMSR, OpVersion, OpQuery, OpPageIn:
 	default:
 		return fmt.Errorf("operation %d", r.Op)
-	}
-	if (r.Op == OpReadBus || r.Op == OpWriteBus) && r.Bus == nil {
-		return errors.New("no bus named")
 	}
 	return nil
 }
