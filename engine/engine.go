@@ -540,11 +540,27 @@ func (e *Engine) SetStopFirstChance(on bool) {
 }
 
 // BreakIn asks a running target to stop; the stop comes through Wait.
+//
+// A target that is halted only for a moment, at a stop that the user is not to
+// see, says that it is halted already; then the next such stop is shown, or the
+// request is made again.
 func (e *Engine) BreakIn(ctx context.Context) error {
 	e.mu.Lock()
 	e.userBreak = true
 	e.mu.Unlock()
-	return e.t.BreakIn(ctx)
+	for try := 0; ; try++ {
+		err := e.t.BreakIn(ctx)
+		if !errors.Is(err, target.ErrHalted) || e.Halted() || try == 100 {
+			return err
+		}
+		t := time.NewTimer(10 * time.Millisecond)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
 }
 
 // Answer answers the prompt of the target (EventPrompt).
@@ -586,5 +602,9 @@ func (e *Engine) Resync(ctx context.Context) error {
 
 // Reopen closes and opens the line again.
 func (e *Engine) Reopen(ctx context.Context) error {
+	e.mu.Lock()
+	e.halt, e.internal, e.motion = nil, nil, nil // it is met again
+	e.wake()
+	e.mu.Unlock()
 	return e.t.Control(ctx, target.Control{Op: target.ControlReopen})
 }

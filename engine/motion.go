@@ -165,7 +165,7 @@ func (e *Engine) stepCoded(ctx context.Context, h *halt, n int) (bool, error) {
 	x := *stop.Exception
 	x.Code = kdproto.StatusSingleStep
 	now.Exception = &x
-	shown := &Stop{Stop: &now, Reason: ReasonStep, Description: singleStep, Steps: 1}
+	shown := &Stop{Stop: &now, Reason: ReasonStep, Description: singleStep, Steps: 1, Time: e.opt.Now()}
 	e.mu.Lock()
 	h.stop, e.lastStop = &now, shown
 	e.mu.Unlock()

@@ -137,6 +137,54 @@ func (e *Engine) state(ctx context.Context, h *halt, n int, special bool) (arch.
 	return arch.State{Context: append([]byte(nil), c.context...), Special: append([]byte(nil), c.special...)}, nil
 }
 
+// States returns the records of all processors, those not known yet in one
+// exchange. Context is empty where the target refused.
+func (e *Engine) States(ctx context.Context) ([]arch.State, error) {
+	h, a, err := e.view()
+	if err != nil {
+		return nil, err
+	}
+	n := max(h.stop.Processors, 1)
+	var batch []target.Request
+	h.mu.Lock()
+	for i := range n {
+		if c := h.cpus[i]; c == nil || len(c.context) == 0 {
+			batch = append(batch,
+				target.Request{Op: target.OpGetContext, Processor: uint16(i)},
+				target.Request{Op: target.OpReadControl, Processor: uint16(i), Addr: a.SpecialAddr, Len: uint64(a.SpecialSize)})
+		}
+	}
+	h.mu.Unlock()
+	var replies []target.Reply
+	for left := batch; len(left) > 0; {
+		k := min(len(left), target.MaxBatch)
+		r, err := target.Collect(ctx, e.t, left[:k]...)
+		if err != nil {
+			return nil, err
+		}
+		replies, left = append(replies, r...), left[k:]
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := 0; i < len(batch); i += 2 {
+		p := int(batch[i].Processor)
+		if h.cpus[p] == nil {
+			h.cpus[p] = &cpu{}
+		}
+		h.cpus[p].context = append([]byte(nil), replies[i].Data()...)
+		if d := replies[i+1].Data(); len(d) > 0 {
+			h.cpus[p].special = append([]byte(nil), d...)
+		}
+	}
+	out := make([]arch.State, n)
+	for i := range out {
+		if c := h.cpus[i]; c != nil {
+			out[i] = arch.State{Context: append([]byte(nil), c.context...), Special: append([]byte(nil), c.special...)}
+		}
+	}
+	return out, nil
+}
+
 // PC is the program counter of the processor that commands look at.
 func (e *Engine) PC(ctx context.Context) (uint64, error) {
 	h, a, err := e.view()

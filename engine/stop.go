@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"openkd/arch"
 	"openkd/image/disasm"
@@ -52,7 +53,8 @@ type Stop struct {
 	// when they were (a one-shot one is gone from the list).
 	Breakpoints []Breakpoint
 	BugCheck    *BugCheck
-	Steps       int // steps made by a sequence
+	Steps       int       // steps made by a sequence
+	Time        time.Time // when the target told of it, by the clock next to the line
 }
 
 // BugCheck is what the kernel says about its end.
@@ -99,6 +101,13 @@ func (e *Engine) halted(ctx context.Context, ev target.Event) {
 	v := e.judge(ctx, h, m)
 	if v.notice != "" {
 		e.notice("%s", v.notice)
+	}
+	e.mu.Lock()
+	asked := e.userBreak
+	e.mu.Unlock()
+	if v.stop == nil && asked && s.Exception != nil {
+		line := exceptionLine(s.Exception)
+		v.stop = &Stop{Stop: s, Reason: ReasonBreakIn, Headline: line, Description: line, Steps: legs(m)}
 	}
 	if v.stop == nil {
 		err := e.passOn(ctx, h, v)
@@ -153,6 +162,7 @@ func (e *Engine) present(h *halt, s *Stop, ev target.Event) {
 	e.mu.Lock()
 	e.motion, e.internal = nil, nil
 	e.userBreak = false
+	s.Time = ev.Time
 	e.lastStop = s
 	if s.Reason != ReasonBugCheck {
 		e.lastBug = 0
