@@ -7,6 +7,7 @@ import (
 	"io"
 	"sort"
 	"strings"
+	"sync/atomic"
 
 	"openkd/engine"
 	"openkd/target"
@@ -81,7 +82,10 @@ type Session struct {
 
 	depth int // of nested blocks, scripts and aliases
 	args  [][]string
-	base  int // width of the prompt, for carets
+	exec  execState    // letting the target go, see stop.go
+	more  atomic.Int32 // blocks with something left to run
+	halt  atomic.Bool  // Interrupt was called
+	base  int          // width of the prompt, for carets
 }
 
 // Options are fixed for the life of a Session.

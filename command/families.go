@@ -13,6 +13,11 @@ func families() []*Command {
 		physicalCommands,
 		transferCommands,
 		codeCommands,
+		executionCommands,
+		breakpointCommands,
+		registerCommands,
+		moduleCommands,
+		controlCommands,
 	} {
 		all = append(all, f()...)
 	}

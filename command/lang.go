@@ -47,15 +47,33 @@ func (s *Session) Execute(ctx context.Context, line string) error {
 		s.last = s.repeat(line)
 	}
 	s.base = len(s.Prompt())
+	s.halt.Store(false)
 	return unshow(s.run(ctx, line, 0))
 }
 
-// Typed is Execute for a line that a person typed at a prompt: the log gets
-// both, as the terminal has them already.
-func (s *Session) Typed(ctx context.Context, prompt, line string) error {
-	s.out.logOnly(prompt + strings.TrimRight(line, "\r\n") + "\n")
-	return s.Execute(ctx, line)
+// Interrupt ends the line that runs, before its next command. It may be called
+// from any goroutine. It does not end the command itself: cancel the context
+// of Execute for that, or break in where the command waits for the target.
+func (s *Session) Interrupt() { s.halt.Store(true) }
+
+// ClearInterrupt forgets an Interrupt. Execute does so too.
+func (s *Session) ClearInterrupt() { s.halt.Store(false) }
+
+// Last says whether nothing is left of the line that runs behind the command
+// that runs now. It may be called from any goroutine.
+func (s *Session) Last() bool { return s.more.Load() == 0 }
+
+// stopped is why a line must not go on.
+func (s *Session) stopped(ctx context.Context) error {
+	if s.halt.Load() {
+		return context.Canceled
+	}
+	return ctx.Err()
 }
+
+// LogInput notes in the log what the terminal shows already: the prompt and
+// the line that was typed.
+func (s *Session) LogInput(text string) { s.out.logOnly(text) }
 
 func unshow(err error) error {
 	var sh shown
@@ -220,7 +238,7 @@ func (s *Session) sequence(ctx context.Context, text string, base int) error {
 			i++
 			continue
 		}
-		if err := ctx.Err(); err != nil {
+		if err := s.stopped(ctx); err != nil {
 			return err
 		}
 		next, err := s.statement(ctx, text, i, base)
@@ -253,7 +271,11 @@ func (s *Session) statement(ctx context.Context, text string, i, base int) (int,
 	}
 	p := &phrase{s: s, ctx: ctx, text: text, i: st.arg0, start: i, base: base}
 	if f, ok := grammar[st.cmd.Names[0]]; ok && st.cmd.Run == nil {
+		// What is left behind a block is not known before it is read; a word of
+		// the language counts as unfinished as long as it runs.
+		s.more.Add(1)
 		err := f(p)
+		s.more.Add(-1)
 		if err == nil && p.again {
 			return 0, nil
 		}
@@ -263,7 +285,14 @@ func (s *Session) statement(ctx context.Context, text string, i, base int) (int,
 		Ctx: ctx, S: s, Name: st.name, Args: strings.TrimRight(text[st.arg0:st.end], " \t\r"),
 		Processor: st.processor, Command: st.cmd, offset: st.arg0 - i,
 	}
+	left := strings.Trim(text[st.end:], "; \t\r\n") != ""
+	if left {
+		s.more.Add(1)
+	}
 	err := st.cmd.Run(c)
+	if left {
+		s.more.Add(-1)
+	}
 	var f *Fault
 	if errors.As(err, &f) && f.stmt == "" {
 		f.stmt = text[i:st.end]
@@ -559,7 +588,7 @@ func (p *phrase) loop(body string, at int) (done bool, err error) {
 	case errBreak:
 		return true, nil
 	case nil, errContinue:
-		return false, p.ctx.Err()
+		return false, p.s.stopped(p.ctx)
 	}
 	return true, err
 }
@@ -857,7 +886,7 @@ func (p *phrase) z() error {
 	if err != nil {
 		return err
 	}
-	return p.ctx.Err()
+	return p.s.stopped(p.ctx)
 }
 
 // script is $<file and kin. joined: one block of all lines; line: the name

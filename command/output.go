@@ -42,3 +42,14 @@ func (k *sink) logOnly(s string) {
 		_, k.bad = io.WriteString(k.log, s)
 	}
 }
+
+// SetOutput changes where output goes, besides the log. The console calls it
+// when it takes the terminal over.
+func (s *Session) SetOutput(w io.Writer) {
+	if w == nil {
+		w = io.Discard
+	}
+	s.out.mu.Lock()
+	s.out.out = w
+	s.out.mu.Unlock()
+}
