@@ -121,3 +121,22 @@ func BenchmarkLoop(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds()/1e6, "Minstr/s")
 }
+
+// The inside of a copy loop with a call: memory, stack and branches.
+const copyLoop = "48 8b 04 ce  48 89 04 cf  e8 0a 00 00 00  48 ff c1  48 83 e1 7f  eb ea 90  48 01 c2 c3"
+
+func BenchmarkMemory(b *testing.B) {
+	c, m := machine(b, copyLoop)
+	p := &pageTables{c: c, m: m, next: 0xA000}
+	c.CR3 = 0x9000
+	for a := uint64(0); a < 0x9000; a += 0x1000 {
+		p.mapPage(a, a, pteP|pteW, 0)
+	}
+	c.CR0 |= CR0PG
+	c.R[RSI], c.R[RDI] = testData, testData+0x1000
+	n, e := c.Run(b.N)
+	if e != nil || n != b.N {
+		b.Fatal(n, e)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds()/1e6, "Minstr/s")
+}

@@ -157,6 +157,10 @@ func (c *CPU) exec(i *inst) bool {
 	switch i.op {
 	case 0x00, 0x08, 0x10, 0x18, 0x20, 0x28, 0x30,
 		0x01, 0x09, 0x11, 0x19, 0x21, 0x29, 0x31: // op r/m, reg
+		if !i.mem { // the common case, without the detour
+			c.set(i.rm, i.size, c.alu(uint8(i.op>>3), c.get(i.rm, i.size), c.get(i.reg, i.size), i.size))
+			return true
+		}
 		addr, a, ok := c.modify(i)
 		if !ok {
 			return false
@@ -199,6 +203,10 @@ func (c *CPU) exec(i *inst) bool {
 				return false
 			}
 			c.sub(a, b, 0, i.size)
+			return true
+		}
+		if !i.mem {
+			c.set(i.rm, i.size, c.alu(i.reg, c.get(i.rm, i.size), b, i.size))
 			return true
 		}
 		addr, a, ok := c.modify(i)

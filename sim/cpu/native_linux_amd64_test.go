@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 
 	"openkd/sim/cpu/internal/native"
@@ -36,6 +38,7 @@ type form struct {
 	bit     bool // bit number in a register
 	aligned bool
 	sse     bool
+	str     bool // string instruction
 	undef   func(i *inst, before *native.State) (flags uint64, skip bool)
 }
 
@@ -260,7 +263,20 @@ func buildSSEForms() (fs []form) {
 	return fs
 }
 
-func TestNativeSSE(t *testing.T) { compareNative(t, sseForms, 100, 1000) }
+var stringForms = buildStringForms()
+
+func buildStringForms() (fs []form) {
+	for _, op := range []byte{0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF} {
+		for _, must := range [][]byte{nil, {0xF3}, {0xF2}, {0x66, 0xF3}} {
+			fs = append(fs, form{name: "string", must: must, op: []byte{op}, ext: noModRM, str: true})
+		}
+	}
+	return fs
+}
+
+func TestNativeString(t *testing.T) { compareNative(t, stringForms) }
+
+func TestNativeSSE(t *testing.T) { compareNative(t, sseForms) }
 
 // randomFloat is two single or one double of some use, or just bits, or a
 // small count.
@@ -383,20 +399,33 @@ func usesRSP(f *form, i *inst) bool {
 	return f.ext == anyReg && i.reg == RSP || !i.mem && i.rm == RSP
 }
 
-func TestNativeInteger(t *testing.T) { compareNative(t, integerForms, 100, 1500) }
+func TestNativeInteger(t *testing.T) { compareNative(t, integerForms) }
 
-// compareNative runs n instructions of each form on both processors.
-func compareNative(t *testing.T, forms []form, short, long int) {
+// rounds is how many instructions of each form are compared; the environment
+// variable asks for a longer search with another seed.
+func rounds(t *testing.T) (n int, seed uint64) {
+	if v := os.Getenv("OPENKD_CPU_ROUNDS"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			t.Fatalf("OPENKD_CPU_ROUNDS: %v", err)
+		}
+		return n, uint64(n)
+	}
+	if testing.Short() {
+		return 50, 1
+	}
+	return 200, 1
+}
+
+// compareNative runs instructions of each form on both processors.
+func compareNative(t *testing.T, forms []form) {
 	m, err := native.New(dataSize)
 	if err != nil {
 		t.Skip(err)
 	}
 	defer m.Close()
-	n := long
-	if testing.Short() {
-		n = short
-	}
-	r := rand.New(rand.NewPCG(1, 2))
+	n, seed := rounds(t)
+	r := rand.New(rand.NewPCG(seed, 2))
 	mem := &nativeMem{base: m.DataAddr(), ram: *newRAM(dataSize)}
 	codeMem := &nativeMem{base: m.CodeAddr(), ram: *newRAM(4096)}
 	c := &CPU{CS: 0x10, SS: 0x18}
@@ -435,6 +464,11 @@ func compareNative(t *testing.T, forms []form, short, long int) {
 				before.R[i.reg] = uint64(int64(r.IntN(4000) - 2000))
 			}
 			before.Flags = 0x202 | r.Uint64()&flagStatus
+			if f.str {
+				before.R[RSI] = mid - 64 + r.Uint64N(128)
+				before.R[RCX] = r.Uint64N(20)
+				before.Flags |= r.Uint64() & FlagDF
+			}
 			for k := range before.XMM {
 				fillXMM(r, f, &before.XMM[k])
 			}
@@ -442,7 +476,7 @@ func compareNative(t *testing.T, forms []form, short, long int) {
 				v := randomValue(r)
 				if f.sse {
 					v = randomFloat(r)
-				} else if off&0x10 != 0 {
+				} else if off&0x10 != 0 || f.str && r.IntN(4) != 0 {
 					v = before.R[RAX] // so that compares find something
 				}
 				put64(m.Data()[off:], v)
