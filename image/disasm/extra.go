@@ -153,19 +153,19 @@ func init() {
 
 // raw is the encoding of an instruction taken apart as far as the table needs.
 type raw struct {
-	mode            int
-	pos             int // of the next byte
-	data16, addr    bool
-	rep             byte // the last of F2 and F3
-	rex             byte
-	segName         string
-	modrm           byte
-	mod, reg, rm    int
-	disp            int64
-	base, index     int // -1 none
-	scale           uint8
-	ripRel, isMem   bool
-	lock, truncated bool
+	mode          int
+	pos           int // of the next byte
+	data16, addr  bool
+	rep           byte // the last of F2 and F3
+	rex           byte
+	segName       string
+	modrm         byte
+	mod, reg, rm  int
+	disp          int64
+	base, index   int // -1 none
+	scale         uint8
+	ripRel, isMem bool
+	lock          bool
 }
 
 // prefixes reads legacy prefixes and REX; it reports false when code ends.

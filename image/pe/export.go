@@ -42,6 +42,9 @@ func (e *Exports) str(rva uint32, what string) (string, error) {
 	}
 	s, err := readString(e.p, rva, what)
 	e.text += len(s)
+	if errors.Is(err, ErrMalformed) {
+		e.text += maxString // read, and thrown away
+	}
 	return s, err
 }
 

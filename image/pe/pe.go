@@ -292,19 +292,35 @@ func (im *Image) ReadAt(p []byte, off int64) (int, error) {
 		k := int(min(int64(len(p)-n), run, int64(im.SizeOfImage)-rva))
 		if fileOff < 0 {
 			clear(p[n : n+k])
-		} else if err := readFull(im.r, p[n:n+k], fileOff, "image data"); err != nil {
-			return n, err
+			n += k
+			continue
 		}
-		n += k
+		got, err := im.r.ReadAt(p[n:n+k], fileOff)
+		got = min(max(got, 0), k)
+		n += got
+		switch {
+		case got == k:
+		case err != nil && !errors.Is(err, io.EOF):
+			return n, fmt.Errorf("image data at %#x of the file: %w", fileOff+int64(got), err)
+		case im.flat():
+			// The rest of the file's last page.
+			clear(p[n : n+k-got])
+			n += k - got
+		default:
+			return n, fmt.Errorf("image data: the file ends at %#x, before the end of its sections: %w", fileOff+int64(got), io.ErrUnexpectedEOF)
+		}
 	}
 	return n, nil
 }
 
+// flat: images aligned to less than a page are mapped as one piece.
+func (im *Image) flat() bool { return im.SectionAlignment < 0x1000 }
+
 // locate finds where a relative address lies in the file, -1 for zeroes, and
 // how far that holds.
 func (im *Image) locate(rva uint32) (off, run int64) {
-	if im.SectionAlignment < 0x1000 {
-		return int64(rva), 1 << 32 // such images are mapped as one piece
+	if im.flat() {
+		return int64(rva), 1 << 32
 	}
 	next := int64(im.SizeOfImage)
 	if rva < im.SizeOfHeaders {
