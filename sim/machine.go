@@ -229,7 +229,7 @@ func (m *Machine) tick() {
 	m.stats.Ticks++
 	m.lastClock++
 	m.mailbox()
-	for i := range b.clock {
+	for i := range max(m.processors(), 1) {
 		b.clock[i] = true
 	}
 	const share = 1000
@@ -239,7 +239,8 @@ func (m *Machine) tick() {
 	}
 	for busy := true; busy && !m.reset && m.ctx.Err() == nil && m.err == nil; {
 		busy = false
-		for i, c := range b.cpus {
+		started := max(m.processors(), 1) // the kernel starts the others itself
+		for i, c := range b.cpus[:started] {
 			if budget[i] <= 0 {
 				continue
 			}
