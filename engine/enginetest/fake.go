@@ -43,6 +43,7 @@ type Fake struct {
 	Pages      map[uint64][]byte // virtual, by page address
 	Phys       map[uint64][]byte
 	MSR        map[uint64]uint64
+	Ports      map[uint64]uint64
 	Context    [][]byte
 	Special    [][]byte
 	Speed      int
@@ -80,7 +81,7 @@ func New(n int) *Fake {
 	a, _ := arch.For(kdproto.MachineAMD64)
 	f := &Fake{
 		Arch:  a,
-		Pages: map[uint64][]byte{}, Phys: map[uint64][]byte{}, MSR: map[uint64]uint64{},
+		Pages: map[uint64][]byte{}, Phys: map[uint64][]byte{}, MSR: map[uint64]uint64{}, Ports: map[uint64]uint64{},
 		FailInsert: map[uint64]bool{}, FailOps: map[target.Op]kdproto.Status{},
 		Ver: kdproto.Version{Major: 0x0F, Minor: 19041, Protocol: 6, SecondaryVersion: 2, Flags: 7, Machine: kdproto.MachineAMD64,
 			MaxPacketType: 12, MaxStateChange: 3, MaxManipulate: 0x31, KernBase: KernBase, PsLoadedModuleList: ListHead, DebuggerDataList: KernBase + 0x340000},
@@ -408,6 +409,50 @@ func (f *Fake) one(r target.Request, p *target.Part, data func(off uint64, b []b
 		f.MSR[r.Addr] = r.Value
 	case target.OpFollow:
 		f.follow(r.List, data)
+	case target.OpString:
+		size := uint64(max(r.Flags, 1))
+		var text []byte
+		for off := uint64(0); off+size <= r.Len; off += size {
+			a := r.Addr + off
+			if f.Pages[a&^0xFFF] == nil {
+				p.Status = bad
+				break
+			}
+			c := f.Bytes(a, int(size))
+			if bytes.Count(c, []byte{0}) == len(c) {
+				break
+			}
+			text = append(text, c...)
+		}
+		data(0, text)
+	case target.OpSearch:
+		step, most := max(r.Value, 1), max(r.Flags, 1)
+		var hits []byte
+		for off := uint64(0); off+uint64(len(r.Data)) <= r.Len && most > 0; off += step {
+			a := r.Addr + off
+			if f.Pages[a&^0xFFF] != nil && f.Pages[(a+uint64(len(r.Data))-1)&^0xFFF] != nil && bytes.Equal(f.Bytes(a, len(r.Data)), r.Data) {
+				hits = le.AppendUint64(hits, a)
+				most--
+			}
+		}
+		data(0, hits)
+	case target.OpFill:
+		if r.Flags == 1 {
+			pages = f.Phys
+		}
+		for ; p.Value < r.Len; p.Value++ {
+			a := r.Addr + p.Value
+			pg := pages[a&^0xFFF]
+			if pg == nil {
+				p.Status = bad
+				break
+			}
+			pg[a&0xFFF] = r.Data[p.Value%uint64(len(r.Data))]
+		}
+	case target.OpReadIO:
+		p.Value = f.Ports[r.Addr]
+	case target.OpWriteIO:
+		f.Ports[r.Addr] = r.Value
 	default:
 		p.Status = bad
 	}
