@@ -44,6 +44,12 @@ func (o Lines) Resolve(text string) (l connstr.Link, key string, err error) {
 	return l, l.Resource(), nil
 }
 
+// Key tells what only one session can hold, for Options.Canonical.
+func (o Lines) Key(text string) (string, error) {
+	_, key, err := o.Resolve(text)
+	return key, err
+}
+
 // liveLine is a live target with the line it owns.
 type liveLine struct {
 	*target.Live

@@ -1,3 +1,245 @@
+// Command kd is the kernel debugger: a smart client with a terminal. Here are
+// its flags, how the pieces are put together, and its exit codes; the debugger
+// is in packages engine, command and console.
 package main
 
-func main() {}
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"openkd/command"
+	"openkd/connstr"
+	"openkd/console"
+	"openkd/engine"
+	"openkd/internal/version"
+	"openkd/kdrpc"
+	"openkd/server"
+	"openkd/sim"
+	"openkd/target"
+	"openkd/transport"
+)
+
+// Exit codes besides those of console.Run (0, 2, 3).
+const (
+	exitUsage     = 1
+	exitNoConnect = 4
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	f, err := parse(args)
+	if err != nil {
+		fmt.Fprintln(stderr, "kd:", err)
+		return exitUsage
+	}
+	switch {
+	case f.help:
+		io.WriteString(stdout, usage())
+		return 0
+	case f.version:
+		fmt.Fprintln(stdout, banner())
+		return 0
+	}
+	f.environment(os.Getenv)
+	if f.noio {
+		stdout, stdin = io.Discard, nil
+	}
+	text := stdout // what is said before the console takes over
+	if f.json {
+		text = stderr
+	}
+	var k connstr.Kernel
+	if !f.demo {
+		link := ""
+		if f.kernel != nil {
+			link = *f.kernel
+		} else if os.Getenv("_NT_DEBUG_PORT") == "" {
+			fmt.Fprintln(stderr, "kd: no target is named: kd -k <link> debugs one, kd -demo brings its own, kd -? lists the options")
+			return exitUsage
+		}
+		if k, err = connstr.ParseKernel(link); err == nil && k.Server == nil {
+			_, err = k.Link.WithDefaults(os.Getenv)
+		}
+		if err != nil {
+			fmt.Fprintln(stderr, "kd:", err)
+			return exitUsage
+		}
+	}
+	fmt.Fprintf(text, "\n%s\n\n", banner())
+	for _, n := range f.notes {
+		fmt.Fprintln(text, n)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	tr := &tracer{out: stderr}
+	var back backstage
+	defer back.close()
+	if f.demo {
+		if k, err = back.demo(ctx, stderr); err != nil {
+			fmt.Fprintln(stderr, "kd: the demonstration cannot start:", err)
+			return exitNoConnect
+		}
+		f.breakIn = true
+		fmt.Fprintf(text, "A simulated machine runs behind a connection server on this computer; this session is\n  kd -k \"kdsrv:server=@{%s},trans=@{%s}\"\n.help lists the commands, q leaves.\n\n", k.Server, k.Link)
+	}
+
+	cfg := target.Config{Break: f.breakIn, BreakOnFirstLoad: f.firstLoad}
+	client, err := connect(ctx, k, cfg, f.takeOver, &back, tr)
+	if err != nil {
+		fmt.Fprintln(stderr, "kd:", err)
+		return exitNoConnect
+	}
+	defer func() {
+		c, stop := context.WithTimeout(context.Background(), 15*time.Second)
+		defer stop()
+		client.Close(c, target.LeaveRunning)
+	}()
+
+	e := engine.New(client, engine.Options{
+		Name: "Remote KD: " + k.String(), Config: cfg, StopFirstChance: f.firstExc, CacheSize: cacheSize(os.Getenv, stderr),
+	})
+	s := command.NewSession(e, stdout, command.Options{Quiet: f.quiet, Verbose: f.verbose})
+	if f.log != "" {
+		if err := s.OpenLog(f.log, f.logAppend); err != nil {
+			fmt.Fprintln(stderr, "kd:", err)
+			return exitUsage
+		}
+	}
+	trace := tr.set
+	if k.Server != nil && !f.demo {
+		trace = nil // the line is on another machine
+	}
+	return console.Run(ctx, console.Options{
+		In: stdin, Out: stdout, Err: stderr, Session: s, Engine: e,
+		Commands: f.commands, ScriptFile: f.script, JSON: f.json, NoIO: f.noio, Noisy: f.noisy, Verbose: f.verbose,
+		Versions: banner(), Trace: trace,
+	})
+}
+
+func banner() string {
+	return fmt.Sprintf("OpenKD kernel debugger %s %s/%s", version.String(), runtime.GOOS, runtime.GOARCH)
+}
+
+// environment takes what WinDbg's variables say and the command line does not.
+func (f *flags) environment(getenv func(string) string) {
+	if getenv("KDQUIET") != "" {
+		f.quiet = true
+	}
+	if f.log == "" {
+		if v := getenv("_NT_DEBUG_LOG_FILE_APPEND"); v != "" {
+			f.log, f.logAppend = v, true
+		} else if v := getenv("_NT_DEBUG_LOG_FILE_OPEN"); v != "" {
+			f.log = v
+		}
+	}
+}
+
+// cacheSize is _NT_DEBUG_CACHE_SIZE in bytes, 0 for the default.
+func cacheSize(getenv func(string) string, stderr io.Writer) int {
+	v := getenv("_NT_DEBUG_CACHE_SIZE")
+	if v == "" {
+		return 0
+	}
+	var n int
+	if _, err := fmt.Sscanf(v, "%d", &n); err != nil || n < 0 || n > 1<<30 {
+		fmt.Fprintf(stderr, "kd: _NT_DEBUG_CACHE_SIZE=%s is not a number of bytes; the default is used\n", v)
+		return 0
+	}
+	return n
+}
+
+// backstage is what runs in this process besides the debugger: the server of a
+// local line, the demonstration's machine. It is closed in the reverse order.
+type backstage struct {
+	undo []func()
+}
+
+func (b *backstage) add(f func()) { b.undo = append(b.undo, f) }
+
+func (b *backstage) close() {
+	for i := len(b.undo) - 1; i >= 0; i-- {
+		b.undo[i]()
+	}
+}
+
+// connect opens the session: through a connection server, or through one in
+// this process for a line of this machine.
+func connect(ctx context.Context, k connstr.Kernel, cfg target.Config, takeOver bool, back *backstage, tr *tracer) (*kdrpc.Client, error) {
+	open := kdrpc.Open{Link: k.Link.String(), TakeOver: takeOver, Config: cfg}
+	// Ctrl+C before the prompt ends the attempt.
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if k.Server == nil {
+		lines := server.Lines{Getenv: os.Getenv, Trace: tr.packet}
+		srv := server.InProcess(server.Options{Opener: lines.Open, Canonical: lines.Key, Release: version.Release})
+		back.add(func() { shutdown(srv) })
+		return kdrpc.Connect(ctx, srv.Dial, open, kdrpc.WithLocal(), kdrpc.WithRelease(version.Release))
+	}
+	t := *k.Server
+	dial := func(ctx context.Context) (net.Conn, error) { return transport.Dial(ctx, t, transport.Options{}) }
+	return kdrpc.Connect(ctx, dial, open, kdrpc.WithServer(t.String()), kdrpc.WithRelease(version.Release))
+}
+
+func shutdown(srv *server.Server) {
+	c, stop := context.WithTimeout(context.Background(), 15*time.Second)
+	defer stop()
+	srv.Shutdown(c)
+}
+
+// demo starts a simulated machine and a connection server on loopback and
+// returns the way there.
+func (b *backstage) demo(ctx context.Context, stderr io.Writer) (connstr.Kernel, error) {
+	var k connstr.Kernel
+	m, err := sim.New(sim.Config{Processors: 2, Seed: 1, Drivers: time.Minute})
+	if err != nil {
+		return k, err
+	}
+	mctx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	b.add(func() { stop(); wg.Wait() })
+	quiet := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return k, err
+	}
+	b.add(func() { ln.Close() })
+	wg.Go(func() { m.Run(mctx) })
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			m.Serve(mctx, c)
+		}
+	})
+
+	lines := server.Lines{Getenv: os.Getenv}
+	srv := server.New(server.Options{Opener: lines.Open, Canonical: lines.Key, Release: version.Release, Logger: quiet})
+	b.add(func() { shutdown(srv) })
+	pw := rand.Text()[:12]
+	door, err := transport.Listen(ctx, connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: connstr.AnyPort, Password: pw}, transport.Options{Logger: quiet})
+	if err != nil {
+		return k, err
+	}
+	b.add(func() { door.Close() })
+	wg.Go(func() { srv.Serve(mctx, door) })
+
+	return connstr.Kernel{
+		Server: &connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: door.Transport().Port, Password: pw},
+		Link:   connstr.Link{Kind: connstr.LinkTCP, Port: "127.0.0.1", IPPort: ln.Addr().(*net.TCPAddr).Port, Resets: -1},
+	}, nil
+}
