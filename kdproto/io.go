@@ -69,8 +69,9 @@ func NewAnswer(text []byte) *DebugIO {
 	return &DebugIO{API: APIGetString, MaxAnswer: uint32(len(text)), Text: text}
 }
 
-// DecodeDebugIO reads a DEBUG_IO payload. Text aliases b and is cut to the
-// stated length where that is shorter than what is there (print, prompt).
+// DecodeDebugIO reads a DEBUG_IO payload. Text aliases b. That of a print is
+// cut to the stated length where that is shorter than what is there; that of a
+// prompt or an answer is what is there.
 func DecodeDebugIO(b []byte) (DebugIO, error) {
 	if len(b) < DebugIOSize {
 		return DebugIO{}, fmt.Errorf("debug I/O packet of %d bytes, want at least %d: %w", len(b), DebugIOSize, ErrShort)
