@@ -91,24 +91,20 @@ type clientConn struct {
 
 	mu    sync.Mutex
 	calls map[uint32]*call
-	owed  int  // credit to give back
-	lost  bool // no call may be added any more
+	owed  int      // credit to give back
+	free  [][]byte // buffers of parts, for the next ones
+	lost  bool     // no call may be added any more
 }
 
 // call is one request that waits for its answer.
 type call struct {
 	mu     sync.Mutex
-	parts  []part
+	parts  []target.Part
 	done   bool
 	result Result
 	open   bool          // answered by KindOpened
 	err    error         // the connection was lost
 	more   chan struct{} // holds one token
-}
-
-type part struct {
-	target.Part
-	cost int
 }
 
 func newCall() *call { return &call{more: make(chan struct{}, 1)} }
@@ -139,12 +135,6 @@ func Connect(ctx context.Context, dial func(ctx context.Context) (net.Conn, erro
 		c.stop()
 		return nil, err
 	}
-	c.mu.Lock()
-	if !o.local {
-		c.pushLocked(target.Event{Kind: target.EventStage, Stage: target.StageServerReached, Text: o.server})
-		c.pushLocked(target.Event{Kind: target.EventStage, Stage: target.StageAuthenticated})
-	}
-	c.mu.Unlock()
 	c.wg.Go(func() { c.keep(cc, run) })
 	return c, nil
 }
@@ -424,12 +414,12 @@ func (cc *clientConn) take(id uint32, kind Kind, body []byte) error {
 		}
 		k := cc.call(id)
 		if k == nil { // given up meanwhile
-			cc.giveBack(len(body))
+			cc.giveBack(len(p.Data))
 			return nil
 		}
-		p.Data = append([]byte(nil), p.Data...)
+		p.Data = append(cc.buffer(), p.Data...)
 		k.mu.Lock()
-		k.parts = append(k.parts, part{p, len(body)})
+		k.parts = append(k.parts, p)
 		k.mu.Unlock()
 		k.wake()
 	case KindDone:
@@ -467,6 +457,10 @@ func (cc *clientConn) take(id uint32, kind Kind, body []byte) error {
 		c.opened, c.conn = o, cc
 		if cc.fresh {
 			c.lastSeen, c.read = o.After, o.After
+			if !c.o.local {
+				c.pushLocked(target.Event{Kind: target.EventStage, Stage: target.StageServerReached, Text: c.o.server})
+				c.pushLocked(target.Event{Kind: target.EventStage, Stage: target.StageAuthenticated})
+			}
 		}
 		c.changedLocked()
 		c.mu.Unlock()
@@ -502,6 +496,29 @@ func (cc *clientConn) call(id uint32) *call {
 	cc.mu.Lock()
 	defer cc.mu.Unlock()
 	return cc.calls[id]
+}
+
+// Buffers of parts that a connection keeps; together half a MiB at most.
+const keepParts = 8
+
+func (cc *clientConn) buffer() []byte {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	n := len(cc.free)
+	if n == 0 {
+		return nil
+	}
+	b := cc.free[n-1]
+	cc.free = cc.free[:n-1]
+	return b[:0]
+}
+
+func (cc *clientConn) keepBuffer(b []byte) {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	if len(cc.free) < keepParts && cap(b) > 0 && cap(b) <= 2*fragment {
+		cc.free = append(cc.free, b)
+	}
 }
 
 // giveBack returns credit to the server, a quarter of the window at a time.
@@ -587,13 +604,14 @@ func (cc *clientConn) request(ctx context.Context, kind Kind, body []byte, sink 
 				if sink == nil {
 					err = protocolErrorf("a part of something that has none")
 				} else {
-					err = sink(p.Part)
+					err = sink(p)
 				}
 			}
-			cc.giveBack(p.cost)
+			cc.giveBack(len(p.Data))
+			cc.keepBuffer(p.Data)
 			if err != nil {
 				for _, p := range parts[i+1:] {
-					cc.giveBack(p.cost)
+					cc.giveBack(len(p.Data))
 				}
 				cc.cancel(id, k)
 				return Result{}, err
@@ -634,7 +652,7 @@ func (cc *clientConn) drop(id uint32, k *call) bool {
 	k.parts = nil
 	k.mu.Unlock()
 	for _, p := range parts {
-		cc.giveBack(p.cost)
+		cc.giveBack(len(p.Data))
 	}
 	return waiting
 }
@@ -655,9 +673,17 @@ func (c *Client) Do(ctx context.Context, batch []target.Request, sink func(targe
 	if len(batch) == 0 {
 		batch = []target.Request{}
 	}
-	body := encode(batch)
-	if len(body) > maxBody {
-		return fmt.Errorf("%w: a batch of %d bytes; at most %d can be sent at once", target.ErrBadRequest, len(body), maxBody)
+	size := 0
+	for i := range batch {
+		size += len(batch[i].Data)
+	}
+	var body []byte
+	if size <= maxBody {
+		body = encode(batch)
+		size = len(body)
+	}
+	if size > maxBody {
+		return fmt.Errorf("%w: a batch of %d bytes; at most %d can be sent at once", target.ErrBadRequest, size, maxBody)
 	}
 	r, err := c.request(ctx, KindDo, body, sink)
 	if err != nil {

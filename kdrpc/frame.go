@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"openkd/target"
 )
 
 // Kind is the kind of a frame. See PROTOCOL.md.
@@ -35,7 +37,7 @@ const (
 	KindEndServer Kind = 0x19 // C->S  empty
 
 	KindCancel Kind = 0x20 // C->S  empty; the id is the request's
-	KindCredit Kind = 0x21 // C->S  u32 bytes of KindPart payload that may be sent on top
+	KindCredit Kind = 0x21 // C->S  u32 bytes of data of parts that may be sent on top
 	KindAck    Kind = 0x22 // C->S  u64 sequence number up to which events were read
 
 	KindOpened Kind = 0x30 // S->C  Opened, the answer to Open
@@ -57,7 +59,7 @@ const (
 	maxEventBody = 8 << 20         // the same, server to client
 	partHeader   = 14              // u8 flags, u32 index, u64 offset, u8 reserved
 	doneHeader   = 12              // u32 status, u64 value, with flagDone
-	creditWindow = 4 << 20         // of KindPart payload, at the start of a connection
+	creditWindow = 4 << 20         // of data of parts, at the start of a connection
 	maxOut       = 512 << 10       // waiting to be written before parts and events have to wait
 	killOut      = 8 << 20         // waiting to be written before the connection is given up
 	pingEvery    = 5 * time.Second // of silence from the other side
@@ -67,6 +69,9 @@ const (
 	openWithin   = 30 * time.Second
 
 	flagDone = 1
+
+	// Parts gather for this long or until a fragment is full.
+	gather = time.Millisecond
 )
 
 // Timeouts are the times of a connection. Zero fields take the protocol's
@@ -228,6 +233,9 @@ type wire struct {
 	busy   int // bytes that are being written
 	err    error
 	pongs  bool // a pong waits in buf
+	tail   tail // the part at the end of buf
+	timer  *time.Timer
+	armed  bool // timer will wake the writer
 	closed bool // write what is there, then stop
 	wake   chan struct{}
 	room   chan struct{} // closed when the buffer has been taken
@@ -236,11 +244,22 @@ type wire struct {
 	once   sync.Once
 }
 
+// tail is a part at the end of the buffer that can still grow.
+type tail struct {
+	ok    bool
+	start int // of its frame in buf
+	id    uint32
+	index int
+	next  uint64 // offset of the data that would continue it
+}
+
 func newWire(conn net.Conn, times Timeouts) *wire {
 	w := &wire{
 		conn: conn, times: times.withDefaults(), start: time.Now(),
 		wake: make(chan struct{}, 1), room: make(chan struct{}), dead: make(chan struct{}),
 	}
+	w.timer = time.AfterFunc(time.Hour, w.flush)
+	w.timer.Stop()
 	w.wg.Add(2)
 	go w.writeLoop()
 	go w.keepAlive()
@@ -294,6 +313,7 @@ func (w *wire) finish(d time.Duration) {
 	case <-t.C:
 	}
 	w.fail(net.ErrClosed)
+	w.timer.Stop()
 	w.wg.Wait()
 }
 
@@ -306,6 +326,53 @@ func (w *wire) poke() {
 
 // append lets add append frames to what goes out. It never waits.
 func (w *wire) append(add func([]byte) []byte) error {
+	err := w.gather(func(b []byte) []byte {
+		w.tail.ok = false
+		return add(b)
+	})
+	if err == nil {
+		w.poke()
+	}
+	return err
+}
+
+// sendPart appends a part. Parts that continue each other become one frame,
+// and small ones gather for a moment, so that a quick line costs the network
+// one write for many packets.
+func (w *wire) sendPart(id uint32, p *target.Part, data []byte, done bool) error {
+	full := false
+	err := w.gather(func(b []byte) []byte {
+		t := &w.tail
+		if t.ok && !done && t.id == id && t.index == p.Index && t.next == p.Offset && len(b)-t.start+len(data) <= frameHeader+partHeader+fragment {
+			b = append(b, data...)
+			binary.LittleEndian.PutUint32(b[t.start:], uint32(len(b)-t.start-4))
+		} else {
+			*t = tail{ok: !done, start: len(b), id: id, index: p.Index}
+			b = appendPart(b, id, p, data, done)
+		}
+		t.next = p.Offset + uint64(len(data))
+		full = len(b) >= fragment
+		if !full && !w.armed {
+			w.armed = true
+			w.timer.Reset(gather)
+		}
+		return b
+	})
+	if err == nil && full {
+		w.poke()
+	}
+	return err
+}
+
+func (w *wire) flush() {
+	w.mu.Lock()
+	w.armed = false
+	w.mu.Unlock()
+	w.poke()
+}
+
+// gather appends without waking the writer.
+func (w *wire) gather(add func([]byte) []byte) error {
 	w.mu.Lock()
 	if w.err == nil && len(w.buf)+w.busy > killOut {
 		w.mu.Unlock()
@@ -322,7 +389,6 @@ func (w *wire) append(add func([]byte) []byte) error {
 	}
 	w.buf = add(w.buf)
 	w.mu.Unlock()
-	w.poke()
 	return nil
 }
 
@@ -388,7 +454,7 @@ func (w *wire) writeLoop() {
 				break
 			}
 			w.buf, w.spare = w.spare[:0], nil
-			w.busy, w.pongs = len(b), false
+			w.busy, w.pongs, w.tail.ok = len(b), false, false
 			w.mu.Unlock()
 			_, err := w.conn.Write(b)
 			w.mu.Lock()

@@ -490,11 +490,11 @@ func TestSlowClient(t *testing.T) {
 		return nil
 	}
 	c, _, _ := start(t, f)
-	big := make([]byte, 32<<20)
+	big := make([]byte, 12<<20)
 	f.Map(1<<40, big)
 	halted(t, c, f)
 	taken := 0
-	err := c.Do(t.Context(), []target.Request{{Op: target.OpReadVirtual, Addr: 1 << 40, Len: 32 << 20}}, func(p target.Part) error {
+	err := c.Do(t.Context(), []target.Request{{Op: target.OpReadVirtual, Addr: 1 << 40, Len: 12 << 20}}, func(p target.Part) error {
 		if taken == 0 {
 			// Stand still until the other side does.
 			for last := -1; ; {
@@ -520,7 +520,7 @@ func TestSlowClient(t *testing.T) {
 		taken += len(p.Data)
 		return nil
 	})
-	if err != nil || taken != 32<<20 {
+	if err != nil || taken != 12<<20 {
 		t.Errorf("%d bytes, %v", taken, err)
 	}
 	<-stalled

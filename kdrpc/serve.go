@@ -460,18 +460,13 @@ func (s *server) do(rq *request, ses Session) error {
 		data := p.Data
 		for {
 			n := min(len(data), fragment)
-			done := p.Done && n == len(data)
-			cost := partHeader + n
-			if done {
-				cost += doneHeader
-			}
-			if err := s.spend(rq.ctx, int64(cost)); err != nil {
+			if err := s.spend(rq.ctx, int64(n)); err != nil {
 				return err
 			}
 			if err := s.w.waitRoom(rq.ctx); err != nil {
 				return err
 			}
-			if err := s.w.append(func(b []byte) []byte { return appendPart(b, rq.id, &p, data[:n], done) }); err != nil {
+			if err := s.w.sendPart(rq.id, &p, data[:n], p.Done && n == len(data)); err != nil {
 				return err
 			}
 			p.Offset += uint64(n)

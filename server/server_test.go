@@ -663,7 +663,7 @@ func TestOverTCP(t *testing.T) {
 	}
 	for _, want := range []target.Stage{target.StageServerReached, target.StageAuthenticated} {
 		if e, err := c.Next(t.Context()); err != nil || e.Kind != target.EventStage || e.Stage != want {
-			t.Errorf("%+v, %v, want %v", e, err, want)
+			t.Errorf("%v %v, %v, want %v", e.Kind, e.Stage, err, want)
 		}
 	}
 	b.halt("X", c)
@@ -687,40 +687,43 @@ func TestOverTCP(t *testing.T) {
 // What is not kdrpc closes its connection, within a bound, and nothing else.
 func TestBadClients(t *testing.T) {
 	b := newBench(t, func(o *server.Options) {
-		o.Timeouts = kdrpc.Timeouts{Ping: 30 * time.Millisecond, Dead: 100 * time.Millisecond, Frame: 200 * time.Millisecond, Hello: 100 * time.Millisecond, Open: 100 * time.Millisecond}
+		o.Timeouts = kdrpc.Timeouts{Ping: 500 * time.Millisecond, Dead: 2 * time.Second, Frame: 2 * time.Second, Hello: 2 * time.Second, Open: 2 * time.Second}
 	})
 	dial := overTCP(t, b, "secret")
 	hello := []byte("\x27\x00\x00\x00\x00\x00\x00\x00\x01\xa4\x01\x6copenkd-kdrpc\x02\x6atest 1.0.0\x03\x01\x04\x01")
 	hello[0] = byte(len(hello) - 4)
-	for name, send := range map[string][]byte{
-		"silence":                nil,
-		"rubbish":                bytes.Repeat([]byte("rubbish "), 1000),
-		"zeros":                  make([]byte, 4096),
-		"giant length":           []byte("\xFF\xFF\xFF\xFF\x00\x00\x00\x00\x01"),
-		"half a frame":           hello[:10],
-		"a hello, then silence":  hello,
-		"a hello, then rubbish":  append(bytes.Clone(hello), bytes.Repeat([]byte("x"), 1000)...),
-		"a request without open": append(bytes.Clone(hello), "\x05\x00\x00\x00\x01\x00\x00\x00\x14"...),
-		"pings only":             append(bytes.Clone(hello), bytes.Repeat([]byte("\x05\x00\x00\x00\x00\x00\x00\x00\x03"), 1000)...),
-	} {
-		t.Run(name, func(t *testing.T) {
-			c, err := dial(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			c.Write(send)
-			c.SetReadDeadline(time.Now().Add(10 * time.Second))
-			buf := make([]byte, 4096)
-			for err == nil {
-				_, err = c.Read(buf)
-			}
-			var ne net.Error
-			if errors.As(err, &ne) && ne.Timeout() {
-				t.Error("the server keeps the connection")
-			}
-		})
-	}
+	t.Run("bad", func(t *testing.T) {
+		for name, send := range map[string][]byte{
+			"silence":                nil,
+			"rubbish":                bytes.Repeat([]byte("rubbish "), 1000),
+			"zeros":                  make([]byte, 4096),
+			"giant length":           []byte("\xFF\xFF\xFF\xFF\x00\x00\x00\x00\x01"),
+			"half a frame":           hello[:10],
+			"a hello, then silence":  hello,
+			"a hello, then rubbish":  append(bytes.Clone(hello), bytes.Repeat([]byte("x"), 1000)...),
+			"a request without open": append(bytes.Clone(hello), "\x05\x00\x00\x00\x01\x00\x00\x00\x14"...),
+			"pings only":             append(bytes.Clone(hello), bytes.Repeat([]byte("\x05\x00\x00\x00\x00\x00\x00\x00\x03"), 1000)...),
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				c, err := dial(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				c.Write(send)
+				c.SetReadDeadline(time.Now().Add(10 * time.Second))
+				buf := make([]byte, 4096)
+				for err == nil {
+					_, err = c.Read(buf)
+				}
+				var ne net.Error
+				if errors.As(err, &ne) && ne.Timeout() {
+					t.Error("the server keeps the connection")
+				}
+			})
+		}
+	})
 	c, err := kdrpc.Connect(t.Context(), dial, kdrpc.Open{Link: "x"})
 	if err != nil {
 		t.Fatal(err)
