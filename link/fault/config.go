@@ -8,8 +8,10 @@ import (
 )
 
 // DefaultSpacing is the least distance in bytes between two faults of one
-// direction. The longest KD packet has 4017 bytes, so no packet carries two.
-const DefaultSpacing = 4096
+// direction. It is more than two of the longest KD packets (4017 bytes): no
+// packet carries two faults, and one that was hit goes through the next time,
+// so that a sender's retries say something about the sender.
+const DefaultSpacing = 8192
 
 // Config says which faults a Stream makes. The rates are chances per byte; the
 // zero value makes none.

@@ -29,6 +29,11 @@ type Throttled struct {
 // Throttle wraps a stream so that each direction carries baud/10 bytes a
 // second, 8N1. Write returns when the last byte is on the wire. A baud of 0 or
 // less is no limit.
+//
+// Read takes what the stream below holds and hands it on at the speed of the
+// line, so the far end's Write may return long before. Where the far end has
+// time-outs shorter than a packet takes, as a kernel's have, it is the far end
+// that belongs on the throttled stream: its Write lasts as long as a UART's.
 func Throttle(below io.ReadWriteCloser, baud int) *Throttled {
 	t := &Throttled{below: below, done: make(chan struct{}), raw: make([]byte, 4096)}
 	if baud > 0 {

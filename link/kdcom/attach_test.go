@@ -507,6 +507,14 @@ func TestNewStreamUnderAWaitingTarget(t *testing.T) {
 		if err := <-end; err == nil {
 			t.Fatal("the end of the stream went unnoticed")
 		}
+		if m.k.Err() == nil {
+			t.Fatal("Err does not know the end")
+		}
+		m.h = nil
+		m.debugger()
+		if err := m.k.Err(); err != nil {
+			t.Fatalf("a new stream has ended: %v", err)
+		}
 	})
 }
 

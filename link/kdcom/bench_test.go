@@ -15,11 +15,12 @@ import (
 func BenchmarkBulkRead115200(b *testing.B) {
 	const baud = 115200
 	near, far := net.Pipe()
-	h := NewHost(fault.Throttle(near, baud), HostOptions{Speed: baud})
-	k := NewTarget(far, TargetOptions{})
+	h := NewHost(near, HostOptions{Speed: baud})
+	k := NewTarget(fault.Throttle(far, baud), TargetOptions{})
 	b.Cleanup(func() { k.Close(); h.Close() })
 	exchanges(b, h, k, kdproto.MaxTransfer)
 	wire := wireTime(73+16+maxFrame+16, baud)
 	b.ReportMetric(wire.Seconds()*float64(b.N)/b.Elapsed().Seconds(), "of-ceiling")
+	b.ReportMetric(float64(h.Stats().Resends), "resends")
 	b.ReportMetric(float64(b.N*kdproto.MaxTransfer)/b.Elapsed().Seconds(), "bytes/s")
 }

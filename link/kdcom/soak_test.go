@@ -292,5 +292,5 @@ func TestSoak(t *testing.T) {
 	} else if testing.Short() {
 		packets = 3000
 	}
-	soak(t, packets, fault.Config{Drop: 0.001, Corrupt: 0.001, Duplicate: 0.001, Noise: 0.001, Spacing: 4200, Seed: 42})
+	soak(t, packets, fault.Config{Drop: 0.001, Corrupt: 0.001, Duplicate: 0.001, Noise: 0.001, Seed: 42})
 }

@@ -47,7 +47,8 @@ var ErrNotPresent = errors.New("kdcom: no debugger answers")
 // TargetOptions tune a Target.
 type TargetOptions struct {
 	ByteTimeout time.Duration // silence inside a packet; 0: 250 ms
-	AckTimeout  time.Duration // silence while waiting for an ACK; 0: ByteTimeout
+	AckTimeout  time.Duration // silence while waiting for an ACK; 0: ByteTimeout, and more with Speed
+	Speed       int           // baud of a paced line whose Write returns early; 0: not paced
 	Retries     int           // silent waits before a droppable packet is given up; 0: 20
 	Buffer      int           // bytes taken from the stream and not yet read; 0: 64 KiB
 
@@ -69,8 +70,8 @@ type TargetOptions struct {
 // drops the rest, and repeats what is not acknowledged.
 //
 // Concurrency: Send, Receive, PollBreakIn, Restart and WriteRaw are called by
-// one goroutine at a time, the simulated processor. Attach, Present, BreakInSeen
-// and Close may be called by any goroutine at any time.
+// one goroutine at a time, the simulated processor. Attach, Present, BreakInSeen,
+// Err and Close may be called by any goroutine at any time.
 type Target struct {
 	opt TargetOptions
 
@@ -108,7 +109,7 @@ func NewTarget(stream io.ReadWriteCloser, opt TargetOptions) *Target {
 		opt.ByteTimeout = DefaultTargetTimeout
 	}
 	if opt.AckTimeout <= 0 {
-		opt.AckTimeout = opt.ByteTimeout
+		opt.AckTimeout = opt.ByteTimeout + wireTime(maxFrame+kdproto.HeaderSize, opt.Speed)
 	}
 	if opt.Retries <= 0 {
 		opt.Retries = DefaultTargetRetries
@@ -180,6 +181,9 @@ func (l *line) take(p []byte) (n int, err error) {
 		return 0, errReplaced
 	}
 	n = copy(p, l.buf[l.pos:])
+	if len(p) == 0 && l.pos < len(l.buf) {
+		return 0, nil
+	}
 	l.pos += n
 	if l.pos == len(l.buf) {
 		l.buf, l.pos = l.buf[:0], 0
@@ -282,6 +286,17 @@ func (t *Target) BreakInSeen() bool {
 	b := t.breakIn
 	t.breakIn = false
 	return b
+}
+
+// Err is how the stream ended, once everything before its end was read: io.EOF
+// when the debugger hung up. It is nil while the stream is open, and with none.
+// Send and Receive return it; a running target, which only polls, asks here.
+func (t *Target) Err() error {
+	_, err := t.nowLine().take(nil)
+	if err == errReplaced {
+		return nil
+	}
+	return err
 }
 
 func (t *Target) nowLine() *line {

@@ -330,7 +330,7 @@ func TestResendWaits(t *testing.T) {
 			w.send(resend, resend)
 			time.Sleep(wait*time.Millisecond - 1)
 			w.expect()
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			w.expect("Manipulate 80800000")
 		}
 		w.send(resend)
