@@ -424,6 +424,9 @@ func TestLLVMOpcodes(t *testing.T) {
 // TestUnassembleBackPrograms measures how often ub finds the instructions a
 // reading from the front gives.
 func TestUnassembleBackPrograms(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measurement: not with -short")
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Skip(err)
@@ -434,7 +437,7 @@ func TestUnassembleBackPrograms(t *testing.T) {
 			t.Logf("%s: not read (%v)", filepath.Base(path), err)
 			continue
 		}
-		data := s.data[:min(len(s.data), 150<<10)]
+		data := s.data[:min(len(s.data), 100<<10)]
 		var starts []int
 		for at := 0; at < len(data); {
 			in, err := Decode(s.machine, data[at:], 0, nil)
@@ -446,7 +449,7 @@ func TestUnassembleBackPrograms(t *testing.T) {
 		}
 		const n, window = 8, 16*8 + 64
 		total, good := 0, 0
-		for k := 100; k < len(starts); k += 31 {
+		for k := 100; k < len(starts); k += 97 {
 			end := starts[k]
 			from := max(0, end-window)
 			got, err := UnassembleBack(s.machine, data[from:end], uint64(from), n, nil)

@@ -106,9 +106,11 @@ type Image struct {
 	Sections           []Section
 	Dirs               [16]Directory
 
-	r        io.ReaderAt
-	strings  int64 // file offset of the COFF string table, 0 none
-	sections int64 // offset of the section headers
+	r io.ReaderAt
+	// flat: aligned to less than a page and laid out in the file as in
+	// memory; the loader maps such an image as one piece.
+	flat    bool
+	strings int64 // file offset of the COFF string table, 0 none
 }
 
 // readFull fills p from offset off and names what it was reading on failure.
@@ -166,9 +168,9 @@ func Open(r io.ReaderAt, layout Layout) (*Image, error) {
 	if err := im.optional(opt); err != nil {
 		return nil, err
 	}
-	im.sections = int64(pos) + 24 + int64(optSize)
+	im.flat = im.SectionAlignment < 0x1000
 	raw := make([]byte, 40*n)
-	if err := readFull(r, raw, im.sections, "section headers"); err != nil {
+	if err := readFull(r, raw, int64(pos)+24+int64(optSize), "section headers"); err != nil {
 		return nil, err
 	}
 	for i := range n {
@@ -177,6 +179,7 @@ func Open(r io.ReaderAt, layout Layout) (*Image, error) {
 			return nil, err
 		}
 		im.Sections = append(im.Sections, s)
+		im.flat = im.flat && (s.Offset == s.VirtualAddress || s.Size == 0)
 	}
 	return im, nil
 }
@@ -302,7 +305,7 @@ func (im *Image) ReadAt(p []byte, off int64) (int, error) {
 		case got == k:
 		case err != nil && !errors.Is(err, io.EOF):
 			return n, fmt.Errorf("image data at %#x of the file: %w", fileOff+int64(got), err)
-		case im.flat():
+		case im.flat:
 			// The rest of the file's last page.
 			clear(p[n : n+k-got])
 			n += k - got
@@ -313,19 +316,13 @@ func (im *Image) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// flat: images aligned to less than a page are mapped as one piece.
-func (im *Image) flat() bool { return im.SectionAlignment < 0x1000 }
-
 // locate finds where a relative address lies in the file, -1 for zeroes, and
 // how far that holds.
 func (im *Image) locate(rva uint32) (off, run int64) {
-	if im.flat() {
+	if im.flat {
 		return int64(rva), 1 << 32
 	}
 	next := int64(im.SizeOfImage)
-	if rva < im.SizeOfHeaders {
-		return int64(rva), int64(im.SizeOfHeaders - rva)
-	}
 	for i := range im.Sections {
 		s := &im.Sections[i]
 		if rva < s.VirtualAddress {
@@ -340,10 +337,18 @@ func (im *Image) locate(rva uint32) (off, run int64) {
 			data = min(data, (int64(s.VirtualSize)+0xFFF)&^0xFFF)
 		}
 		if in < data {
-			return int64(s.Offset&^0x1FF) + in, data - in
+			at := int64(s.Offset)
+			if im.FileAlignment >= 0x200 {
+				at &^= 0x1FF // the loader reads whole sectors
+			}
+			return at + in, data - in
 		}
 	}
-	return -1, max(next-int64(rva), 1)
+	run = max(next-int64(rva), 1)
+	if rva < im.SizeOfHeaders {
+		return int64(rva), min(run, int64(im.SizeOfHeaders-rva))
+	}
+	return -1, run
 }
 
 // readString reads a NUL-terminated string at a relative address.

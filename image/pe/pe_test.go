@@ -266,6 +266,38 @@ func TestMapping(t *testing.T) {
 	}
 }
 
+// An image aligned to less than a page lies in the file as in memory, and the
+// file may end inside the last page.
+func TestFlatMapping(t *testing.T) {
+	b := build(t)
+	le.PutUint32(b[0x98+32:], 0x200)
+	le.PutUint32(b[0x98+56:], 0x2000)
+	for i := range 5 {
+		x := b[0x98+0xF0+40*i:]
+		le.PutUint32(x[12:], le.Uint32(x[20:])) // address = file offset
+	}
+	im := open(t, b)
+	m := mapAll(t, im)
+	if !bytes.Equal(m[:len(b)], b) || !bytes.Equal(m[len(b):], make([]byte, len(m)-len(b))) {
+		t.Error("not mapped as one piece")
+	}
+	// Sections elsewhere than in the file: mapped one by one.
+	le.PutUint32(b[0x98+0xF0+12:], 0x1A00)
+	if m := mapAll(t, open(t, b)); m[0x1A00] != 0xCC || m[0x400] == 0xCC {
+		t.Error("a section that moved is not followed")
+	}
+}
+
+// A file cut short is an error, not zeroes.
+func TestTruncatedFile(t *testing.T) {
+	b := build(t)
+	im := open(t, b[:0xA80])
+	p := make([]byte, 0x200)
+	if n, err := im.ReadAt(p, 0x4000); n != 0x80 || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%d %v", n, err)
+	}
+}
+
 // holes is memory with missing pages.
 type holes struct {
 	b       []byte
