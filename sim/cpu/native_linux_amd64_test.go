@@ -412,9 +412,9 @@ func rounds(t *testing.T) (n int, seed uint64) {
 		return n, uint64(n)
 	}
 	if testing.Short() {
-		return 50, 1
+		return 25, 1
 	}
-	return 200, 1
+	return 100, 1
 }
 
 // compareNative runs instructions of each form on both processors.
