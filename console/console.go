@@ -1,0 +1,772 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/term"
+
+	"openkd/command"
+	"openkd/engine"
+	"openkd/target"
+)
+
+// Exit codes of Run.
+const (
+	ExitOK      = 0 // left as asked
+	ExitUsage   = 1 // for the program around: a bad command line
+	ExitCommand = 2 // a command failed; without a terminal, or of -c and -cf
+	ExitLost    = 3 // the target or the link was lost
+	ExitConnect = 4 // no target was ever met
+)
+
+// Options of Run.
+type Options struct {
+	In       io.Reader // nil: no input
+	Out, Err io.Writer
+	Session  *command.Session
+	Engine   *engine.Engine
+
+	Commands   []string // run at the first prompt, in order (-c)
+	ScriptFile string   // run before them (-cf)
+
+	JSON    bool // events and results as JSON lines, see JSON.md
+	NoIO    bool // neither input nor output here
+	Noisy   bool // tell every module that is loaded or unloaded (-n)
+	Verbose bool // tell every stage on the way to the target (-v)
+
+	// Versions is what CTRL+W shows.
+	Versions string
+	// Trace turns the packet trace on or off (CTRL+D); nil: there is none.
+	Trace func(on bool)
+	// EndWait is how long a last command that lets the target go waits for a
+	// stop when the input has ended; 0 means 3 seconds.
+	EndWait time.Duration
+	// Signals brings interrupts. nil: Run takes the process's own (CTRL+C).
+	Signals <-chan os.Signal
+}
+
+// Run is a whole session: it pumps the engine's events, serves the person or
+// the script until they leave or the input ends, ends the session with the
+// target, and returns the exit code. It must be the only one to call the
+// engine's Run. When ctx ends it leaves, with the target running.
+//
+// The end of the input means q: breakpoints are removed and the target runs.
+// What is still to be done (lines, -c, the rest of the line that waits for a
+// stop, commands of breakpoints) is done first. A last `g` with nothing behind
+// it waits Options.EndWait for a stop, so that a step is shown and a script
+// that only lets the target go ends.
+func Run(ctx context.Context, opt Options) int {
+	if opt.Out == nil || opt.NoIO {
+		opt.Out = io.Discard
+	}
+	if opt.Err == nil {
+		opt.Err = io.Discard
+	}
+	if opt.NoIO {
+		opt.In = nil
+	}
+	k := &console{opt: opt, s: opt.Session, e: opt.Engine, changed: make(chan struct{}, 1)}
+	k.ctx, k.stop = context.WithCancel(ctx)
+	defer k.stop()
+	return k.main()
+}
+
+type console struct {
+	opt  Options
+	s    *command.Session
+	e    *engine.Engine
+	ctx  context.Context
+	stop context.CancelFunc
+	src  source
+	tty  bool
+	js   *jsonOut
+	wg   sync.WaitGroup
+
+	changed chan struct{} // something that the owner looks at while it waits
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // of the command or wait of the owner
+	busy   bool               // a command runs (not just a wait)
+	prompt *target.Event      // the target asks
+	leave  bool               // CTRL+B
+	asking bool               // the owner waits at a prompt
+	asked  int                // break-ins since the last stop
+	cycle  int                // CTRL+K
+	met    bool               // a target was met
+	lost   bool
+	gone   bool // the session is closed
+	trace  bool
+
+	failed  atomic.Bool // a command failed
+	pending []string    // -cf and -c, not run yet
+}
+
+func (k *console) main() int {
+	hooks := keys{key: k.key, line: k.early, change: k.poke}
+	if k.opt.JSON {
+		k.js = newJSON(k.opt.Out)
+		hooks = keys{key: func(byte) bool { return true }, line: k.js.early(k), change: k.poke}
+	}
+	in, isFile := k.opt.In.(*os.File)
+	out, outFile := k.opt.Out.(*os.File)
+	if isFile && outFile && !k.opt.JSON && term.IsTerminal(int(in.Fd())) && term.IsTerminal(int(out.Fd())) {
+		t, err := newTerminal(in, out, hooks)
+		if err != nil {
+			fmt.Fprintf(k.opt.Err, "The terminal cannot be used as one: %v. Lines are read as they are.\n", err)
+		} else {
+			k.src, k.tty = t, true
+		}
+	}
+	if k.src == nil {
+		o := k.opt.Out
+		if k.js != nil {
+			o = k.js.text()
+		}
+		k.src = newPlain(k.opt.In, o, hooks)
+	}
+	k.src.start()
+	k.s.SetOutput(k.src.output())
+	if k.s.Input == nil && !k.opt.JSON {
+		k.s.Input = k.src.next
+	}
+	if k.tty && k.s.Clear == nil {
+		k.s.Clear = func() { io.WriteString(out, "\x1b[2J\x1b[H") }
+	}
+	if k.tty && k.s.Progress == nil {
+		k.s.Progress = func(text string) { fmt.Fprintf(out, "\r\x1b[K%s", text) }
+	}
+	defer k.src.close()
+
+	if k.opt.ScriptFile != "" {
+		k.pending = append(k.pending, "$<"+k.opt.ScriptFile)
+	}
+	k.pending = append(k.pending, k.opt.Commands...)
+
+	k.e.SetSink(k)
+	k.wg.Go(func() {
+		if err := k.e.Run(k.ctx); err != nil && k.ctx.Err() == nil {
+			fmt.Fprintf(k.opt.Err, "The session with the target ended: %v\n", err)
+		}
+		k.mu.Lock()
+		k.gone = true
+		k.mu.Unlock()
+		k.poke()
+	})
+	k.signals()
+	if err := k.e.SendConfig(k.ctx); err != nil && k.ctx.Err() == nil {
+		k.say("The wishes for this session could not be sent to the target: %v\n", err)
+	}
+
+	code := k.owner()
+
+	k.stop()
+	k.wg.Wait()
+	if err := k.s.CloseLog(); err != nil {
+		fmt.Fprintf(k.opt.Err, "%v\n", err)
+	}
+	if k.js != nil {
+		k.js.put(map[string]any{"type": "exit", "code": code})
+	}
+	return code
+}
+
+// say shows a line of the console itself.
+func (k *console) say(format string, args ...any) {
+	if k.js != nil {
+		k.js.event("notice", time.Now(), map[string]any{"text": strings.TrimRight(fmt.Sprintf(format, args...), "\n")})
+		return
+	}
+	k.s.Print(fmt.Sprintf(format, args...))
+}
+
+func (k *console) poke() {
+	poke(k.changed)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	// What waits when the session is over, or at a prompt of a target that does
+	// not stand any more, is let go.
+	if k.cancel != nil && (k.leave || k.gone || k.asking && (k.lost || !k.e.Halted())) {
+		k.cancel()
+	}
+}
+
+// finishedLocked says that the input has ended and that the command which runs
+// only waits for the target, with nothing to do at the next stop.
+func (k *console) finishedLocked() bool {
+	if k.tty || !k.src.ended() || len(k.pending) > 0 || !k.s.Last() || k.e.Halted() {
+		return false
+	}
+	for _, b := range k.e.Breakpoints().List() {
+		if b.Enabled && strings.TrimSpace(b.Command) != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// begin makes the context of a command or a wait.
+func (k *console) begin(busy bool) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(k.ctx)
+	k.mu.Lock()
+	k.cancel, k.busy = cancel, busy
+	k.mu.Unlock()
+	return ctx, func() {
+		cancel()
+		k.mu.Lock()
+		k.cancel, k.busy = nil, false
+		k.mu.Unlock()
+	}
+}
+
+// owner is the loop that runs commands. It returns the exit code.
+func (k *console) owner() int {
+	first := true
+	for {
+		if code, over := k.over(); over {
+			return code
+		}
+		if k.promptOpen() {
+			if code, over := k.answer(); over {
+				return code
+			}
+			continue
+		}
+		for k.isLost() && k.e.Halted() && k.ctx.Err() == nil {
+			time.Sleep(time.Millisecond) // the engine is about to note the loss that it has just told
+		}
+		if first || !k.e.Halted() {
+			// Nothing left to run and nobody to type: leave.
+			if k.src.ended() && len(k.pending) == 0 {
+				return k.quit(target.LeaveRunning)
+			}
+			if k.wait() {
+				first = false
+			}
+			continue
+		}
+		line, id, err := k.line()
+		switch {
+		case errors.Is(err, io.EOF):
+			if k.tty {
+				k.say("\n")
+			}
+			return k.quit(target.LeaveRunning)
+		case err != nil:
+			continue // the state changed; look again
+		}
+		if q := k.run(line, id); q != nil {
+			return k.quit(q.Leave)
+		}
+	}
+}
+
+func (k *console) isLost() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lost
+}
+
+// over reports what ends the session from outside.
+func (k *console) over() (int, bool) {
+	k.mu.Lock()
+	leave, gone, met := k.leave, k.gone, k.met
+	k.mu.Unlock()
+	switch {
+	case k.ctx.Err() != nil:
+		return k.quit(target.LeaveRunning), true
+	case gone && !met:
+		return ExitConnect, true
+	case gone:
+		return ExitLost, true
+	case leave:
+		return k.quit(target.LeaveRunning), true
+	}
+	return 0, false
+}
+
+// wait waits for a stop and shows it; true when there was one.
+func (k *console) wait() bool {
+	k.s.ClearInterrupt()
+	ctx, end := k.begin(false)
+	defer end()
+	done := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for {
+			select {
+			case <-k.changed:
+				k.mu.Lock()
+				look := k.prompt != nil || k.leave || k.gone || k.src.ended() && len(k.pending) == 0
+				cancel := k.cancel
+				k.mu.Unlock()
+				if look && cancel != nil {
+					cancel()
+				}
+			case <-done:
+				return
+			}
+		}
+	})
+	poke(k.changed) // what changed before
+	err := k.s.WaitStop(ctx)
+	close(done)
+	watch.Wait()
+	k.note(err)
+	k.mu.Lock()
+	k.asked = 0
+	k.mu.Unlock()
+	return err == nil || k.e.Halted() && ctx.Err() == nil
+}
+
+// note remembers that something failed that the person did not end himself.
+func (k *console) note(err error) {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, command.ErrQuit) {
+		return
+	}
+	k.failed.Store(true)
+}
+
+// line is the next command line: of -cf and -c first.
+func (k *console) line() (line string, id any, err error) {
+	prompt := k.s.Prompt()
+	if len(k.pending) > 0 {
+		k.mu.Lock()
+		line, k.pending = k.pending[0], k.pending[1:]
+		k.mu.Unlock()
+		if k.js == nil {
+			k.s.Print(prompt + line + "\n")
+		}
+		return line, nil, nil
+	}
+	ctx, end := k.begin(false)
+	defer end()
+	k.mu.Lock()
+	k.asking = true
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		k.asking = false
+		k.mu.Unlock()
+	}()
+	k.poke() // what changed before
+	if k.js != nil {
+		return k.js.next(ctx, k)
+	}
+	line, err = k.src.next(ctx, prompt)
+	if err == nil {
+		k.s.LogInput(prompt + line + "\n")
+	}
+	return line, nil, err
+}
+
+// run runs one line; it returns what ends the session.
+func (k *console) run(line string, id any) *command.Quit {
+	ctx, end := k.begin(true)
+	if k.js != nil {
+		k.js.start(id)
+	}
+	stopWatch := k.watchEnd()
+	err := k.s.Execute(ctx, line)
+	stopWatch()
+	cancelled := ctx.Err() != nil && k.ctx.Err() == nil
+	end()
+	k.mu.Lock()
+	k.asked = 0
+	k.mu.Unlock()
+	var q *command.Quit
+	quit := errors.As(err, &q)
+	switch {
+	case quit:
+	case errors.Is(err, target.ErrClosed):
+		// over tells
+	case errors.Is(err, context.Canceled):
+		if cancelled && k.js == nil && k.e.Halted() {
+			k.say("Command cancelled.\n")
+		}
+	default:
+		k.note(err)
+	}
+	if k.js != nil {
+		k.js.result(k, id, line, err)
+	}
+	if quit {
+		return q
+	}
+	return nil
+}
+
+// watchEnd ends a command that waits for the target when nothing else will ever
+// be typed. It must be told when the command is over.
+func (k *console) watchEnd() (stop func()) {
+	if k.tty {
+		return func() {}
+	}
+	patience := k.opt.EndWait
+	if patience <= 0 {
+		patience = 3 * time.Second
+	}
+	done := make(chan struct{})
+	var w sync.WaitGroup
+	w.Go(func() {
+		look := time.NewTicker(min(patience, 100*time.Millisecond))
+		defer look.Stop()
+		var since time.Time
+		for {
+			select {
+			case <-look.C:
+			case <-done:
+				return
+			}
+			k.mu.Lock()
+			finished, cancel := k.finishedLocked(), k.cancel
+			k.mu.Unlock()
+			switch now := time.Now(); {
+			case !finished:
+				since = time.Time{}
+			case since.IsZero():
+				since = now
+			case now.Sub(since) >= patience && cancel != nil:
+				cancel()
+				return
+			}
+		}
+	})
+	return func() { close(done); w.Wait() }
+}
+
+// quit ends the session with the target.
+func (k *console) quit(l target.Leave) int {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(k.ctx), 10*time.Second)
+	defer cancel()
+	code := ExitOK
+	k.mu.Lock()
+	lost, met := k.lost, k.met
+	k.mu.Unlock()
+	if err := k.e.Leave(ctx, l); err != nil && !errors.Is(err, target.ErrClosed) {
+		fmt.Fprintf(k.opt.Err, "The target could not be left in order: %v\n", err)
+		if met {
+			code = ExitLost
+		}
+	}
+	switch {
+	case code != ExitOK:
+	case lost && !k.tty:
+		code = ExitLost
+	case k.failed.Load() && !k.tty:
+		code = ExitCommand
+	case !met && !k.tty:
+		code = ExitConnect
+	}
+	return code
+}
+
+// promptOpen says whether the target asks for input.
+func (k *console) promptOpen() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.prompt != nil && k.js == nil
+}
+
+// answer asks the person what the target asks.
+func (k *console) answer() (code int, over bool) {
+	k.mu.Lock()
+	p := k.prompt
+	k.mu.Unlock()
+	ctx, end := k.begin(false)
+	defer end()
+	line, err := k.src.next(ctx, "Input> ")
+	if errors.Is(err, io.EOF) {
+		// Nobody can answer. An empty answer lets the target go on.
+		line, err = "", nil
+	}
+	if err != nil {
+		return 0, false
+	}
+	if n := int(p.MaxAnswer); n > 0 && len(line) >= n {
+		line = line[:n-1]
+	}
+	if err := k.e.Answer(ctx, line); err != nil {
+		k.say("The answer did not reach the target: %v\n", err)
+	}
+	k.mu.Lock()
+	k.prompt = nil
+	k.mu.Unlock()
+	return 0, false
+}
+
+// signals turns the process's interrupts into CTRL+C.
+func (k *console) signals() {
+	c := k.opt.Signals
+	if c == nil {
+		own := make(chan os.Signal, 4)
+		signal.Notify(own, os.Interrupt)
+		context.AfterFunc(k.ctx, func() { signal.Stop(own) })
+		c = own
+	}
+	k.wg.Go(func() {
+		for {
+			select {
+			case _, ok := <-c:
+				if !ok {
+					return
+				}
+				k.interrupt()
+			case <-k.ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// interrupt is CTRL+C. It never waits.
+func (k *console) interrupt() {
+	k.s.Interrupt()
+	k.mu.Lock()
+	halted := k.e.Halted()
+	if halted && k.cancel != nil && k.busy {
+		k.cancel()
+	}
+	k.mu.Unlock()
+	if halted {
+		return
+	}
+	k.breakIn()
+}
+
+// breakIn asks the target to stop, beside everything else.
+func (k *console) breakIn() {
+	k.mu.Lock()
+	k.asked++
+	n, met := k.asked, k.met
+	k.mu.Unlock()
+	switch {
+	case !met:
+		k.say("No target has been met yet; the break-in goes out as soon as there is one. CTRL+B and ENTER leaves.\n")
+	case n == 2:
+		k.say("The target has not answered the break-in yet. It may be busy, switched off, or its debugger may be off; CTRL+R resynchronises the link.\n")
+	}
+	k.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(k.ctx, 10*time.Second)
+		defer cancel()
+		if !met {
+			c := k.e.Config()
+			c.Break = true
+			if err := k.e.Configure(ctx, c); err != nil && k.ctx.Err() == nil {
+				k.say("The break-in could not be sent: %v\n", err)
+			}
+			return
+		}
+		err := k.e.BreakIn(ctx)
+		if err != nil && k.ctx.Err() == nil && !errors.Is(err, target.ErrHalted) {
+			k.say("The break-in could not be sent: %v\n", err)
+		}
+	})
+}
+
+// aside runs something short that talks to the target, beside the owner.
+func (k *console) aside(what string, f func(ctx context.Context) error) {
+	k.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(k.ctx, 10*time.Second)
+		defer cancel()
+		if err := f(ctx); err != nil && k.ctx.Err() == nil {
+			k.say("%s: %v\n", what, err)
+		}
+	})
+}
+
+// key serves a control key of kd. It never waits.
+func (k *console) key(b byte) bool {
+	switch b {
+	case 0x03:
+		k.interrupt()
+	case 0x06: // CTRL+F
+		if !k.e.Halted() {
+			k.breakIn()
+		}
+	case 0x01: // CTRL+A
+		k.say("The speed of the line is part of the connection string (baud=); it is not changed while the session runs.\n")
+	case 0x02: // CTRL+B
+		k.mu.Lock()
+		k.leave = true
+		k.mu.Unlock()
+		k.poke()
+	case 0x04: // CTRL+D
+		if k.opt.Trace == nil {
+			k.say("There is no packet trace on this side; the connection server writes one with its own log.\n")
+			break
+		}
+		k.mu.Lock()
+		k.trace = !k.trace
+		on := k.trace
+		k.mu.Unlock()
+		k.opt.Trace(on)
+		k.say("Packet trace is %s.\n", onOff(on))
+	case 0x0b: // CTRL+K
+		k.mu.Lock()
+		k.cycle = (k.cycle + 1) % 3
+		n := k.cycle
+		k.mu.Unlock()
+		text := [...]string{"No break at a reboot", "Break at the next reboot", "Break at the first module load after the next reboot"}
+		k.say("%s.\n", text[n])
+		c := k.e.Config()
+		c.Break, c.BreakOnFirstLoad = n == 1, n == 2
+		k.aside("The wish could not be sent", func(ctx context.Context) error { return k.e.Configure(ctx, c) })
+	case 0x12: // CTRL+R
+		k.say("Resynchronising the link.\n")
+		k.aside("The link could not be resynchronised", k.e.Resync)
+	case 0x16: // CTRL+V
+		k.mu.Lock()
+		k.opt.Verbose = !k.opt.Verbose
+		k.opt.Noisy = k.opt.Verbose
+		on := k.opt.Verbose
+		k.mu.Unlock()
+		k.say("Verbose mode is %s.\n", onOff(on))
+	case 0x17: // CTRL+W
+		k.say("%s\n", k.opt.Versions)
+	case 0x1c: // CTRL+\
+		k.say("A debugger on this debugger is not started by a key.\n")
+	default:
+		return false
+	}
+	return true
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+// names of the keys for `.key`, by letter and by what they do.
+var keyNames = map[string]byte{
+	"a": 0x01, "speed": 0x01, "b": 0x02, "leave": 0x02, "c": 0x03, "interrupt": 0x03, "d": 0x04, "trace": 0x04,
+	"f": 0x06, "break": 0x06, "k": 0x0b, "cycle": 0x0b, "r": 0x12, "resync": 0x12, "v": 0x16, "verbose": 0x16, "w": 0x17, "versions": 0x17,
+}
+
+// early serves lines that do not wait for the owner: .key, and .breakin while
+// the target runs.
+func (k *console) early(line string) bool {
+	f := strings.Fields(line)
+	if len(f) == 0 {
+		return false
+	}
+	switch strings.ToLower(f[0]) {
+	case ".key":
+		if len(f) == 2 {
+			if b, ok := keyNames[strings.ToLower(f[1])]; ok {
+				return k.key(b)
+			}
+		}
+		k.say("Usage: .key {a|b|c|d|f|k|r|v|w}, or by name: .key {speed|leave|interrupt|trace|break|cycle|resync|verbose|versions}\n")
+		return true
+	case ".breakin":
+		if len(f) == 1 && !k.e.Halted() {
+			k.breakIn()
+			return true
+		}
+	}
+	return false
+}
+
+// Event implements engine.Sink. It runs on the pump's goroutine: it notes,
+// shows, and returns.
+func (k *console) Event(ev engine.Event) {
+	k.mu.Lock()
+	verbose, noisy := k.opt.Verbose, k.opt.Noisy
+	switch ev.Kind {
+	case target.EventConnected:
+		k.met, k.lost = true, false
+	case target.EventHalted:
+		k.met, k.lost, k.prompt = true, false, nil
+	case target.EventRunning:
+		k.met, k.lost = true, false
+	case target.EventLost:
+		k.lost = true
+	case target.EventPrompt:
+		p := ev.Event
+		k.prompt = &p
+	}
+	k.mu.Unlock()
+	if k.js != nil {
+		k.js.send(k, ev)
+	} else if text := k.render(ev, verbose, noisy); text != "" {
+		k.s.Print(text)
+	}
+	k.poke()
+}
+
+// render is an event as text. Stops are shown by the command that waits for
+// them.
+func (k *console) render(ev engine.Event, verbose, noisy bool) string {
+	line := func(t string) string {
+		if t == "" {
+			return ""
+		}
+		return strings.TrimRight(t, "\n") + "\n"
+	}
+	switch ev.Kind {
+	case target.EventStage:
+		switch {
+		case ev.Stage == target.StageOpened:
+			if ev.Text != "" {
+				return "Opened " + line(ev.Text)
+			}
+		case ev.Stage == target.StageServerReached:
+			if verbose {
+				return "Connection server reached: " + line(ev.Text)
+			}
+		case ev.Text != "":
+			return line(ev.Text)
+		case verbose:
+			return upperFirst(ev.Stage.String()) + "\n"
+		}
+	case target.EventConnected:
+		t := ""
+		if ev.Version != nil {
+			t = engine.ConnectedLine(ev.Version, ev.Time) + "\n"
+		}
+		t += "Kernel Debugger connection established."
+		if k.e.Config().Break {
+			t += "  (Initial Breakpoint requested)"
+		}
+		return t + "\n"
+	case target.EventPrint:
+		return ev.Text
+	case target.EventPrompt:
+		return ev.Text
+	case target.EventModule:
+		if noisy && ev.Module != nil {
+			return line(k.e.ModuleLine(ev))
+		}
+	case target.EventReloaded:
+		return "\nShutdown occurred at (" + engine.FormatTime(ev.Time) + ")...unloading all symbol tables.\nWaiting to reconnect...\n"
+	case target.EventLost:
+		t := ev.Text
+		if t == "" {
+			t = "it does not answer"
+		}
+		return "The link to the target is lost: " + strings.TrimRight(t, "\n") + "\nIt is looked for again. CTRL+R resynchronises the link; q leaves.\n"
+	case target.EventNotice:
+		return line(ev.Text)
+	case target.EventClosed:
+		return line(ev.Text)
+	}
+	return ""
+}
+
+func upperFirst(t string) string {
+	if t != "" && t[0] >= 'a' && t[0] <= 'z' {
+		return string(t[0]-32) + t[1:]
+	}
+	return t
+}

@@ -1,0 +1,341 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"openkd/command"
+	"openkd/engine"
+	"openkd/engine/expr"
+	"openkd/target"
+)
+
+// The JSON mode is described in JSON.md; a field that is added there is added
+// here, and none is ever taken away within a protocol number.
+
+// jsonProtocol is the number in the hello line.
+const jsonProtocol = 1
+
+// maxOutput is the most text of a command that its result holds; what comes
+// before it is sent ahead in output lines.
+const maxOutput = 1 << 20
+
+// jsonOut writes JSON lines. Its methods may be called from any goroutine.
+type jsonOut struct {
+	mu      sync.Mutex
+	out     io.Writer
+	running bool // a command runs: text belongs to its result
+	id      any
+	buf     bytes.Buffer
+}
+
+func newJSON(out io.Writer) *jsonOut {
+	j := &jsonOut{out: out}
+	j.put(map[string]any{"type": "hello", "protocol": jsonProtocol})
+	return j
+}
+
+func (j *jsonOut) put(v map[string]any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.putLocked(v)
+}
+
+func (j *jsonOut) putLocked(v map[string]any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		b, _ = json.Marshal(map[string]any{"type": "error", "message": err.Error()})
+	}
+	j.out.Write(append(b, '\n'))
+}
+
+// jsonText is where commands write in JSON mode.
+type jsonText struct{ j *jsonOut }
+
+func (j *jsonOut) text() io.Writer { return jsonText{j} }
+
+func (t jsonText) Write(b []byte) (int, error) {
+	j := t.j
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.buf.Write(b)
+	if !j.running || j.buf.Len() > maxOutput {
+		j.flushLocked()
+	}
+	return len(b), nil
+}
+
+func (j *jsonOut) flushLocked() {
+	v := map[string]any{"type": "output", "text": j.takeLocked()}
+	if j.running && j.id != nil {
+		v["id"] = j.id
+	}
+	j.putLocked(v)
+}
+
+func (j *jsonOut) takeLocked() string {
+	s := strings.ToValidUTF8(j.buf.String(), "\ufffd")
+	j.buf.Reset()
+	return s
+}
+
+// start begins a command: its output is kept for the result.
+func (j *jsonOut) start(id any) {
+	j.mu.Lock()
+	j.running, j.id = true, id
+	j.mu.Unlock()
+}
+
+// result ends a command.
+func (j *jsonOut) result(k *console, id any, line string, err error) {
+	state := k.state()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.running, j.id = false, nil
+	v := map[string]any{"type": "result", "command": line, "output": j.takeLocked(), "state": state, "ok": err == nil || errors.Is(err, command.ErrQuit)}
+	if id != nil {
+		v["id"] = id
+	}
+	if state == "halted" {
+		v["prompt"] = k.s.Prompt()
+	}
+	if err != nil && !errors.Is(err, command.ErrQuit) {
+		v["error"] = map[string]any{"kind": errorKind(err), "message": err.Error()}
+	}
+	j.putLocked(v)
+}
+
+// errorKind sorts errors for programs.
+func errorKind(err error) string {
+	var f *command.Fault
+	var e *expr.Error
+	var m *engine.MemoryError
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return "cancelled"
+	case errors.As(err, &f), errors.As(err, &e):
+		return "syntax"
+	case errors.As(err, &m):
+		return "memory"
+	case errors.Is(err, target.ErrRunning):
+		return "running"
+	case errors.Is(err, target.ErrLost):
+		return "lost"
+	case errors.Is(err, target.ErrClosed):
+		return "closed"
+	case errors.Is(err, target.ErrNotReady):
+		return "not ready"
+	case errors.Is(err, target.ErrLease):
+		return "lease"
+	}
+	return "failed"
+}
+
+// state is where the session stands, in one word.
+func (k *console) state() string {
+	k.mu.Lock()
+	met, lost, gone := k.met, k.lost, k.gone
+	k.mu.Unlock()
+	switch {
+	case gone || k.e.IsClosed():
+		return "closed"
+	case k.e.Halted():
+		return "halted"
+	case lost:
+		return "lost"
+	case met:
+		return "running"
+	}
+	return "waiting"
+}
+
+// request is a line of input in JSON mode.
+type request struct {
+	ID      any     `json:"id"`
+	Command *string `json:"command"`
+	Do      string  `json:"do"`
+	Answer  *string `json:"answer"`
+}
+
+// parse reads a line: an object, or a plain command.
+func parseRequest(line string) (request, error) {
+	t := strings.TrimSpace(line)
+	if !strings.HasPrefix(t, "{") {
+		return request{Command: &line}, nil
+	}
+	var r request
+	d := json.NewDecoder(strings.NewReader(t))
+	d.UseNumber()
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return request{}, fmt.Errorf("the line is no request: %v", err)
+	}
+	switch r.ID.(type) {
+	case nil, string, json.Number, bool:
+	default:
+		return request{}, errors.New(`"id" is a string or a number`)
+	}
+	n := 0
+	for _, have := range []bool{r.Command != nil, r.Do != "", r.Answer != nil} {
+		if have {
+			n++
+		}
+	}
+	if n != 1 {
+		return r, errors.New(`a request has one of "command", "do" and "answer"`)
+	}
+	return r, nil
+}
+
+// early serves requests that do not wait for the command that runs.
+func (j *jsonOut) early(k *console) func(line string) bool {
+	return func(line string) bool {
+		r, err := parseRequest(line)
+		reply := map[string]any{"type": "ack"}
+		if r.ID != nil {
+			reply["id"] = r.ID
+		}
+		fail := func(err error) bool {
+			reply["type"], reply["message"] = "error", err.Error()
+			j.put(reply)
+			return true
+		}
+		switch {
+		case err != nil:
+			k.failed.Store(true)
+			return fail(err)
+		case r.Answer != nil:
+			k.mu.Lock()
+			open := k.prompt != nil
+			k.prompt = nil
+			k.mu.Unlock()
+			if !open {
+				return fail(errors.New("the target asks nothing"))
+			}
+			text := *r.Answer
+			k.aside("The answer did not reach the target", func(ctx context.Context) error { return k.e.Answer(ctx, text) })
+			reply["answer"] = text
+		case r.Do != "":
+			reply["do"] = r.Do
+			switch r.Do {
+			case "breakin":
+				if k.e.Halted() {
+					return fail(errors.New("the target is halted already"))
+				}
+				k.breakIn()
+			case "cancel":
+				k.interrupt()
+			case "leave":
+				k.key(0x02)
+			case "resync":
+				k.key(0x12)
+			case "status":
+				reply["state"] = k.state()
+			default:
+				return fail(fmt.Errorf("%q is not known: breakin, cancel, leave, resync, status", r.Do))
+			}
+		default:
+			return false
+		}
+		j.put(reply)
+		return true
+	}
+}
+
+// next is the next command. Its line was looked at by early, so it is one.
+func (j *jsonOut) next(ctx context.Context, k *console) (string, any, error) {
+	line, err := k.src.next(ctx, "")
+	if err != nil {
+		return "", nil, err
+	}
+	r, err := parseRequest(line)
+	if err != nil || r.Command == nil {
+		return "", nil, errors.New("not a command")
+	}
+	return *r.Command, r.ID, nil
+}
+
+func (j *jsonOut) event(name string, at time.Time, fields map[string]any) {
+	fields["type"], fields["event"], fields["time"] = "event", name, at.UTC().Format(time.RFC3339Nano)
+	j.put(fields)
+}
+
+func hex64(v uint64) string { return fmt.Sprintf("0x%016x", v) }
+
+// send writes an event of the target.
+func (j *jsonOut) send(k *console, ev engine.Event) {
+	f := map[string]any{}
+	if ev.Text != "" {
+		f["text"] = strings.ToValidUTF8(ev.Text, "\ufffd")
+	}
+	switch ev.Kind {
+	case target.EventStage:
+		f["stage"] = ev.Stage.String()
+	case target.EventConnected:
+		if v := ev.Version; v != nil {
+			f["version"] = map[string]any{
+				"machine": engine.MachineName(v.Machine), "build": v.Minor, "major": v.Major, "flags": v.Flags,
+				"kernelBase": hex64(v.KernBase), "moduleList": hex64(v.PsLoadedModuleList), "dataBlocks": hex64(v.DebuggerDataList),
+			}
+		}
+	case target.EventPrompt:
+		f["maxAnswer"] = ev.MaxAnswer
+	case target.EventModule:
+		if m := ev.Module; m != nil {
+			f["module"] = moduleJSON(m, ev.Name)
+		}
+	case target.EventHalted:
+		if s := ev.Stop; s != nil && s.Stop != nil {
+			f["stop"] = stopJSON(s)
+		}
+	}
+	j.event(ev.Kind.String(), ev.Time, f)
+}
+
+func moduleJSON(m *target.Module, name string) map[string]any {
+	return map[string]any{
+		"name": name, "path": strings.ToValidUTF8(m.Path, "\ufffd"), "unload": m.Unload, "all": m.All,
+		"base": hex64(m.Base), "size": m.Size, "checksum": m.CheckSum, "processId": m.ProcessID,
+	}
+}
+
+func stopJSON(s *engine.Stop) map[string]any {
+	v := map[string]any{
+		"number": s.Number, "reason": s.Reason.String(), "headline": s.Headline, "description": s.Description,
+		"processor": s.Processor, "processors": s.Processors, "thread": hex64(s.Thread), "pc": hex64(s.PC),
+	}
+	if x := s.Exception; x != nil {
+		args := []string{}
+		for i := range min(int(x.NumberParameters), len(x.Information)) {
+			args = append(args, hex64(x.Information[i]))
+		}
+		v["exception"] = map[string]any{
+			"code": fmt.Sprintf("0x%08x", uint32(x.Code)), "flags": x.Flags, "address": hex64(x.Address), "firstChance": x.FirstChance, "parameters": args,
+		}
+	}
+	var hit []map[string]any
+	for _, b := range s.Breakpoints {
+		hit = append(hit, map[string]any{"id": b.ID, "address": hex64(b.Addr), "command": b.Command})
+	}
+	if hit != nil {
+		v["breakpoints"] = hit
+	}
+	if b := s.BugCheck; b != nil {
+		v["bugCheck"] = map[string]any{"code": hex64(b.Code), "parameters": []string{hex64(b.Args[0]), hex64(b.Args[1]), hex64(b.Args[2]), hex64(b.Args[3])}}
+	}
+	if m := s.Module; m != nil {
+		v["module"] = moduleJSON(m, "")
+	}
+	if len(s.Bundle.Context) > 0 {
+		v["context"] = hex.EncodeToString(s.Bundle.Context)
+	}
+	return v
+}
