@@ -795,9 +795,11 @@ func (c *Client) Close(ctx context.Context, l target.Leave) error {
 		if r, err = cc.request(ctx, KindClose, []byte{byte(l)}, nil); err == nil {
 			err = r.err()
 		}
-		if errors.Is(err, target.ErrClosed) {
+		c.mu.Lock()
+		if errors.Is(err, target.ErrClosed) || c.ended && errors.Is(err, ErrDisconnected) {
 			err = nil // it had ended by itself
 		}
+		c.mu.Unlock()
 		// The events behind the last one read are still on their way.
 		t := time.NewTimer(lastEvents)
 		defer t.Stop()

@@ -122,6 +122,9 @@ func dialTCP(ctx context.Context, t connstr.Transport, o Options) (Conn, error) 
 }
 
 func listenTCP(ctx context.Context, t connstr.Transport, o Options) (Listener, error) {
+	if t.Port == connstr.AnyPort {
+		t.Port = 0
+	}
 	high := max(t.Port, t.PortHigh)
 	if t.PortHigh != 0 && t.PortHigh < t.Port {
 		return nil, fmt.Errorf("tcp: the range port=%d:%d ends before it begins", t.Port, t.PortHigh)
