@@ -289,7 +289,7 @@ func TestLLVMPrograms(t *testing.T) {
 	if v := os.Getenv("OPENKD_DISASM_FILES"); v != "" {
 		files = filepath.SplitList(v)
 	}
-	limit := uint64(200 << 10)
+	limit := uint64(64 << 10)
 	if os.Getenv("OPENKD_DISASM_ALL") != "" {
 		limit = 1 << 40
 	}
@@ -331,7 +331,7 @@ func TestLLVMPrograms(t *testing.T) {
 func TestLLVMOpcodes(t *testing.T) {
 	objdump, objcopy := llvm(t, "llvm-objdump"), llvm(t, "llvm-objcopy")
 	const slot = 32
-	step, all := 5, os.Getenv("OPENKD_DISASM_ALL") != ""
+	step, all := 8, os.Getenv("OPENKD_DISASM_ALL") != ""
 	if all {
 		step = 1
 	}
@@ -353,6 +353,10 @@ func TestLLVMOpcodes(t *testing.T) {
 		prefixes := [][]byte{{}, {0x66}, {0xF3}, {0xF2}}
 		if mode.m == kdproto.MachineAMD64 {
 			prefixes = append(prefixes, []byte{0x48}, []byte{0xF3, 0x48})
+		}
+		tails := [][]byte{{0xC1}, {0x01}, {0x45, 0x10}, {0x05, 1, 2, 3, 4}, {0x84, 0x51, 1, 2, 3, 4}}
+		if !all {
+			tails = [][]byte{{0xC1}, {0x84, 0x51, 1, 2, 3, 4}}
 		}
 		// VEX and EVEX: the prefix holds the opcode map.
 		if mode.m == kdproto.MachineAMD64 && all {
@@ -379,8 +383,8 @@ func TestLLVMOpcodes(t *testing.T) {
 					continue
 				}
 				for _, p := range prefixes {
-					for reg := 0; reg < 8; reg += step {
-						for _, tail := range [][]byte{{0xC1}, {0x01}, {0x45, 0x10}, {0x05, 1, 2, 3, 4}, {0x84, 0x51, 1, 2, 3, 4}} {
+					for reg := op % step; reg < 8; reg += step {
+						for _, tail := range tails {
 							b := append(append(append([]byte{}, p...), opmap...), byte(op))
 							b = append(b, tail...)
 							b[len(p)+len(opmap)+1] |= byte(reg << 3)
