@@ -110,11 +110,13 @@ type Engine struct {
 	userBreak bool // the stop that comes was asked for by the user too
 	strayStep bool // a step was interrupted: one single-step exception more may come
 	rebooted  bool
-	headerFor uint64 // kernel base whose image header was looked at
-	lastStop  *Stop
-	mods      modules
-	lastBug   uint64 // status of the last bug check stop, to say that it repeats
-	cacheSize int
+	// toldRunning: the sink knows that the target runs.
+	toldRunning bool
+	headerFor   uint64 // kernel base whose image header was looked at
+	lastStop    *Stop
+	mods        modules
+	lastBug     uint64 // status of the last bug check stop, to say that it repeats
+	cacheSize   int
 }
 
 // New makes an engine over t. Nothing happens until Run.
@@ -209,7 +211,13 @@ func (e *Engine) handle(ctx context.Context, ev target.Event) {
 			e.halt = nil
 			e.wake()
 		}
+		// Passing a stop silently is no news.
+		told := e.toldRunning
+		e.toldRunning = true
 		e.mu.Unlock()
+		if told {
+			return
+		}
 	}
 	e.emit(Event{Event: ev})
 	switch ev.Kind {

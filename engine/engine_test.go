@@ -502,6 +502,77 @@ func TestProcessorBreakpoint(t *testing.T) {
 	}
 }
 
+// An execute register at the program counter is stepped off.
+func TestExecuteRegisterAtPC(t *testing.T) {
+	r := newRig(t, 1)
+	r.parked()
+	_, _, err := r.e.Breakpoints().Set(Breakpoint{ID: 0, Kind: Processor, Access: arch.HWExecute, Addr: code})
+	r.must(err)
+	hit := func(pc uint64) target.Stop {
+		s := stepped(pc)
+		s.Dr6 = 0xFFFF0FF1
+		return s
+	}
+	r.script(hit(code), stepped(code+2), hit(code), stepped(code+2))
+	r.must(r.e.Go(r.ctx, GoOpt{}))
+	r.wait()
+	r.must(r.e.Go(r.ctx, GoOpt{}))
+	if s := r.wait(); s.Headline != "Breakpoint 0 hit" {
+		t.Errorf("%q", s.Headline)
+	}
+	r.must(r.e.Step(r.ctx, StepOpt{}))
+	if s := r.wait(); s.Reason != ReasonStep || s.PC != code+2 {
+		t.Errorf("%v at %x", s.Reason, s.PC)
+	}
+	var got []string
+	for _, res := range r.f.Resumes {
+		got = append(got, fmt.Sprint(res.Mode, res.Hardware[0].Enabled))
+	}
+	if fmt.Sprint(got) != fmt.Sprint([]string{"0 true", "1 false", "0 true", "1 false"}) {
+		t.Errorf("resumes %v", got)
+	}
+}
+
+// Once the context was written, the far side no longer passes a coded
+// breakpoint by itself.
+func TestGoAfterSetRegister(t *testing.T) {
+	r := newRig(t, 1)
+	r.broken()
+	r.must(r.e.SetRegister(r.ctx, "rax", arch.Value{Lo: 5}))
+	r.must(r.e.Go(r.ctx, GoOpt{}))
+	if pc := r.f.Arch.PC(r.f.Context[0]); pc != enginetest.Break+1 {
+		t.Errorf("pc %x", pc)
+	}
+	r = newRig(t, 1)
+	r.broken()
+	from := uint64(code)
+	r.must(r.e.Go(r.ctx, GoOpt{From: &from}))
+	if pc := r.f.Arch.PC(r.f.Context[0]); pc != code {
+		t.Errorf("pc %x", pc)
+	}
+}
+
+// A break-in that meets a stop which would be passed is answered with it.
+func TestBreakInAtPassedStop(t *testing.T) {
+	r := newRig(t, 1)
+	r.broken()
+	_, _, err := r.e.Breakpoints().Set(Breakpoint{ID: 0, Addr: code, Passes: 1 << 30})
+	r.must(err)
+	n := 0
+	r.f.OnResume = func(f *enginetest.Fake, _ target.Resume) {
+		if n++; n == 50 {
+			r.e.mu.Lock()
+			r.e.userBreak = true // as BreakIn does, when the target says that it is halted
+			r.e.mu.Unlock()
+		}
+		f.Stop(at(code))
+	}
+	r.must(r.e.Go(r.ctx, GoOpt{}))
+	if s := r.wait(); s.Reason != ReasonBreakIn || n != 50 {
+		t.Errorf("%v after %d", s.Reason, n)
+	}
+}
+
 func TestInsertError(t *testing.T) {
 	r := newRig(t, 1)
 	r.broken()

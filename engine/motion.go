@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"openkd/arch"
 	"openkd/image/disasm"
 	"openkd/kdproto"
 	"openkd/target"
@@ -40,6 +41,14 @@ type motion struct {
 	switched bool // the processor that steps is not the one that stopped first
 	legs     int
 	hwOwner  [4]int // breakpoint of each processor slot, -1 none, -2 the motion's own
+
+	// off is set for the first leg when an execute breakpoint register points at
+	// the program counter: it would hit again before anything runs, so that leg
+	// is a single step without it. before: the leg is only that, and the motion
+	// begins behind it.
+	// late: before was interrupted, and its single step is still to come.
+	off, before, late bool
+	offAddr           uint64
 }
 
 // GoOpt says how Go lets the target go.
@@ -265,6 +274,9 @@ func (e *Engine) start(ctx context.Context, h *halt, m *motion) error {
 			status = kdproto.DbgExceptionHandled
 		}
 	}
+	if err := e.leaveStop(ctx, h, m, status); err != nil {
+		return err
+	}
 	r, err := e.resumeFor(m, status)
 	if err != nil {
 		return err
@@ -288,6 +300,41 @@ func (e *Engine) start(ctx context.Context, h *halt, m *motion) error {
 	return nil
 }
 
+// leaveStop deals with what would stop the target again where it stands.
+func (e *Engine) leaveStop(ctx context.Context, h *halt, m *motion, status kdproto.Status) error {
+	a := e.Arch()
+	e.mu.Lock()
+	stop, n := h.stop, h.reporter
+	e.mu.Unlock()
+	h.mu.Lock()
+	c := h.cpus[n]
+	pc, touched := stop.PC, false
+	var record []byte
+	if c != nil && len(c.context) > 0 {
+		record, touched = append(record, c.context...), c.touched
+		pc = a.PC(record)
+	}
+	d := h.copyOut(a, Virtual, pc, len(a.Break))
+	h.mu.Unlock()
+	// A coded breakpoint is passed by the target's side, unless the context was
+	// written: then the program counter is taken as it is, so it must be moved.
+	if touched && pc == stop.PC && !status.Failed() && stop.Exception != nil && stop.Exception.Code == kdproto.StatusBreakpoint &&
+		len(e.bps.at(pc)) == 0 && d.Complete() && bytes.Equal(d.Bytes, a.Break) {
+		a.SetPC(record, a.Canon(pc+uint64(len(a.Break))))
+		return e.setContext(ctx, h, n, record)
+	}
+	_, hw, _ := e.bps.active()
+	for _, b := range hw {
+		if b.Enabled && b.Kind == arch.HWExecute && a.Canon(b.Addr) == pc {
+			m.off, m.offAddr = true, b.Addr
+			if m.kind != motionStep || !m.trapping {
+				m.before = true
+			}
+		}
+	}
+	return nil
+}
+
 // restore puts the view of a halt back after a resume that did not happen,
 // unless the target has moved on meanwhile.
 func (e *Engine) restore(h *halt) {
@@ -303,8 +350,15 @@ func (e *Engine) restore(h *halt) {
 func (e *Engine) resumeFor(m *motion, status kdproto.Status) (target.Resume, error) {
 	soft, hw, owner := e.bps.active()
 	r := target.Resume{Mode: target.Go, Status: status, Breakpoints: soft, Hardware: hw}
-	if m.kind == motionStep && m.trapping {
+	if m.kind == motionStep && m.trapping || m.before {
 		r.Mode = target.Step
+	}
+	if m.off {
+		for i, b := range r.Hardware {
+			if b.Kind == arch.HWExecute && b.Addr == m.offAddr {
+				r.Hardware[i].Enabled = false
+			}
+		}
 	}
 	have := make(map[uint64]bool, len(soft))
 	for _, s := range soft {

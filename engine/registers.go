@@ -10,7 +10,10 @@ import (
 )
 
 // cpu is what is known of one processor in a halt. nil means not read yet.
-type cpu struct{ context, special []byte }
+type cpu struct {
+	context, special []byte
+	touched          bool // the context was written in this halt
+}
 
 // Processors is how many processors the target has, as its last stop said; 0
 // before the first.
@@ -47,8 +50,8 @@ func (e *Engine) SetProcessor(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	if n < 0 || n >= max(h.stop.Processors, 1) {
-		return fmt.Errorf("%d is not a valid processor number; the target has %d (0 to %d)", n, h.stop.Processors, h.stop.Processors-1)
+	if count := max(e.stopOf(h).Processors, 1); n < 0 || n >= count {
+		return fmt.Errorf("%d is not a valid processor number; the target has %d (0 to %d)", n, count, count-1)
 	}
 	if _, err := e.state(ctx, h, n, false); err != nil {
 		return err
@@ -93,8 +96,8 @@ func (e *Engine) state(ctx context.Context, h *halt, n int, special bool) (arch.
 	if a == nil {
 		return arch.State{}, ErrUnknownMachine
 	}
-	if n < 0 || n >= max(h.stop.Processors, h.stop.Processor+1, 1) {
-		return arch.State{}, fmt.Errorf("%d is not a valid processor number; the target has %d", n, h.stop.Processors)
+	if stop := e.stopOf(h); n < 0 || n >= max(stop.Processors, stop.Processor+1, 1) {
+		return arch.State{}, fmt.Errorf("%d is not a valid processor number; the target has %d", n, stop.Processors)
 	}
 	h.mu.Lock()
 	c := h.cpus[n]
@@ -144,7 +147,7 @@ func (e *Engine) States(ctx context.Context) ([]arch.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := max(h.stop.Processors, 1)
+	n := max(e.stopOf(h).Processors, 1)
 	var batch []target.Request
 	h.mu.Lock()
 	for i := range n {
@@ -299,6 +302,7 @@ func (e *Engine) setContext(ctx context.Context, h *halt, n int, record []byte) 
 		h.cpus[n] = &cpu{}
 	}
 	h.cpus[n].context = record
+	h.cpus[n].touched = true
 	return nil
 }
 

@@ -161,7 +161,7 @@ func mergeStop(old, now *target.Stop) *target.Stop {
 func (e *Engine) present(h *halt, s *Stop, ev target.Event) {
 	e.mu.Lock()
 	e.motion, e.internal = nil, nil
-	e.userBreak = false
+	e.userBreak, e.toldRunning = false, false
 	s.Time = ev.Time
 	e.lastStop = s
 	if s.Reason != ReasonBugCheck {
@@ -200,11 +200,12 @@ func (e *Engine) passOn(ctx context.Context, h *halt, v verdict) error {
 
 // on lets m go on as it was.
 func on(m *motion, status kdproto.Status) verdict {
-	if m != nil && m.trapping {
+	if m != nil && (m.trapping || m.before) {
 		// The trap flag stays set in the thread that steps; this resume is
 		// another processor's.
 		c := *m
-		c.trapping = false
+		c.trapping, c.before, c.off = false, false, false
+		c.late = m.before
 		return verdict{status: status, mode: &c}
 	}
 	return verdict{status: status, mode: m}
@@ -406,6 +407,11 @@ func (e *Engine) judgeStep(ctx context.Context, h *halt, m *motion, stray bool) 
 	if v, ok := e.hits(ctx, h, m, at); ok {
 		return v
 	}
+	if m != nil && (m.before || m.late) && (d.SingleStep || !any) {
+		c := *m
+		c.before, c.late, c.off = false, false, false
+		return verdict{status: kdproto.DbgExceptionHandled, mode: &c}
+	}
 	if mine {
 		return e.legDone(ctx, h, m)
 	}
@@ -437,7 +443,7 @@ func (e *Engine) legDone(ctx context.Context, h *halt, m *motion) verdict {
 	}
 	c := *m
 	c.proc = h.stop.Processor
-	c.switched = false
+	c.switched, c.off = false, false
 	if err := e.leg(ctx, h, &c); err != nil {
 		return done
 	}
