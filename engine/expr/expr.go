@@ -225,7 +225,7 @@ func (p *parser) operator(level int) string {
 			next = r[len(op)]
 		}
 		switch {
-		case op[0] >= 'a' && isWord(next):
+		case op[0] >= 'a' && op[0] <= 'z' && isWord(next):
 			continue // a longer word
 		case (op == "<" || op == ">") && next == op[0]:
 			continue // a shift
