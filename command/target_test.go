@@ -114,6 +114,33 @@ const place = enginetest.Break + 0x1000 // nt+0x24da60
 
 const placeLines = "nt+0x24da60:\nfffff803`19e4da60 0000            add     byte ptr [rax],al\n"
 
+// The same on a 32-bit target, whose addresses are shown with eight digits.
+func TestX86(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	r := &rig{T: t, ctx: ctx, f: enginetest.NewX86(), out: &buffer{}}
+	r.e = engine.New(r.f, engine.Options{})
+	r.s = NewSession(r.e, r.out, Options{})
+	done := make(chan error, 1)
+	go func() { done <- r.e.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	r.f.Connect()
+	r.f.Stop(target.Stop{PC: enginetest.Break86, Asked: true, Exception: enginetest.Exception(kdproto.StatusBreakpoint, true)})
+	if err := r.s.WaitStop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.out.take(); !strings.Contains(got, "NOT A BUG OR A SYSTEM CRASH") || !strings.HasSuffix(got, "nt+0x1234:\n80401234 cc              int     3\n") {
+		t.Error(got)
+	}
+	r.do("lm", "start    end        module name\n80400000 80800000   nt         (deferred)\n80800000 80810000   hal        (deferred)\n")
+	r.do("r eip, $ip", "eip=80401234 $ip=80401234\n")
+	r.do("bp nt+1240; bp 80401250; ba w4 80401260; bl", " 0 e 80401240  0001 (0001) nt+0x1240\n 1 e 80401250  0001 (0001) nt+0x1250\n 2 e 80401260 w4 0001 (0001) nt+0x1260\n")
+	r.fails("ba w8 80401260", "needs an x64 target")
+	r.script(bpStop(0xFFFFFFFF80401250))
+	r.do("g", "Breakpoint 1 hit\nnt+0x1250:\n80401250 0000            add     byte ptr [eax],al\n")
+	r.do("vertarget", "Windows Server 2003 Kernel Version 3790 UP (1 proc) Checked x86 compatible\nMachine Name:\nKernel base = 0x80400000 PsLoadedModuleList = 0x80500000\nDebug session time: not available\nSystem Uptime: not available\n")
+	r.fails(".bugcheck", "no debugger data block")
+}
+
 func TestFirstCommandsCostNoExchange(t *testing.T) {
 	r := newRig(t, 2)
 	n := r.f.Count()

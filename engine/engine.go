@@ -579,7 +579,13 @@ func (e *Engine) Status(ctx context.Context) (target.Status, error) { return e.t
 
 // Leave ends the session: breakpoints of ours are removed; with LeaveRunning
 // a halted target is let go.
-func (e *Engine) Leave(ctx context.Context, l target.Leave) error { return e.t.Close(ctx, l) }
+func (e *Engine) Leave(ctx context.Context, l target.Leave) error {
+	err := e.t.Close(ctx, l)
+	e.mu.Lock()
+	e.halt, e.internal, e.motion = nil, nil, nil // EventClosed tells the rest
+	e.mu.Unlock()
+	return err
+}
 
 // Reboot resets the halted machine.
 func (e *Engine) Reboot(ctx context.Context) error { return e.depart(ctx, target.ControlReboot) }

@@ -125,6 +125,31 @@ func New(n int) *Fake {
 	return f
 }
 
+// NewX86 makes an x86 machine of one processor with a module list; the kernel
+// lies at 80400000, and addresses in its structures have 32 bits.
+func NewX86() *Fake {
+	f := New(1)
+	a, _ := arch.For(kdproto.MachineI386)
+	f.Arch, f.Pages = a, map[uint64][]byte{}
+	f.Ver = kdproto.Version{Major: 0x0C, Minor: 3790, Protocol: 6, Flags: 2, Machine: kdproto.MachineI386,
+		KernBase: KernBase86, PsLoadedModuleList: KernBase86 + 0x100000}
+	f.Data = nil
+	c := make([]byte, a.ContextSize)
+	a.SetPC(c, Break86)
+	a.SetSP(c, 0xFFFFFFFF80A01000)
+	f.Context, f.Special = [][]byte{c}, [][]byte{make([]byte, 84)}
+	f.Write(Break86, []byte{0xCC, 0xC3})
+	f.Image(KernBase86, 0x400000, 0x11223344, 0)
+	f.Modules(Module{KernBase86, 0x400000, `\reactos\system32\ntoskrnl.exe`, "ntoskrnl.exe"}, Module{0xFFFFFFFF80800000, 0x10000, `\reactos\system32\hal.dll`, "hal.dll"})
+	return f
+}
+
+// Addresses of the machine that NewX86 makes, as they are on the wire.
+const (
+	KernBase86 = 0xFFFFFFFF80400000
+	Break86    = KernBase86 + 0x1234
+)
+
 // Module is an entry of the loaded-module list.
 type Module struct {
 	Base uint64
@@ -135,6 +160,10 @@ type Module struct {
 
 // Modules writes the loaded-module list.
 func (f *Fake) Modules(mods ...Module) {
+	if f.Arch.PointerSize == 4 {
+		f.modules86(mods)
+		return
+	}
 	at := uint64(ListHead + 0x1000)
 	prev := uint64(ListHead)
 	for i, m := range mods {
@@ -165,6 +194,32 @@ func (f *Fake) Modules(mods ...Module) {
 		var link [8]byte
 		le.PutUint64(link[:], ListHead)
 		f.Write(ListHead, link[:])
+	}
+}
+
+func (f *Fake) modules86(mods []Module) {
+	head := f.Ver.PsLoadedModuleList
+	prev := head
+	for i, m := range mods {
+		at := head + 0x1000 + uint64(i)*0x400
+		next := at + 0x400
+		if i == len(mods)-1 {
+			next = head
+		}
+		path, name := wide(m.Path), wide(m.Name)
+		e := make([]byte, 0x5C)
+		le.PutUint32(e[0:], uint32(next))
+		le.PutUint32(e[0x18:], uint32(m.Base))
+		le.PutUint32(e[0x20:], m.Size)
+		le.PutUint16(e[0x24:], uint16(len(path)))
+		le.PutUint32(e[0x28:], uint32(at+0x100))
+		le.PutUint16(e[0x2C:], uint16(len(name)))
+		le.PutUint32(e[0x30:], uint32(at+0x300))
+		f.Write(at, e)
+		f.Write(at+0x100, path)
+		f.Write(at+0x300, name)
+		f.Write(prev, le.AppendUint32(nil, uint32(at)))
+		prev = at
 	}
 }
 
@@ -462,6 +517,9 @@ func (f *Fake) ptr(a uint64) (uint64, bool) {
 	if f.Pages[a&^0xFFF] == nil {
 		return 0, false
 	}
+	if f.Arch.PointerSize == 4 {
+		return f.Arch.Canon(uint64(le.Uint32(f.Bytes(a, 4)))), true
+	}
 	return le.Uint64(f.Bytes(a, 8)), true
 }
 
@@ -483,7 +541,7 @@ func (f *Fake) follow(l *target.List, data func(off uint64, b []byte) error) {
 				a = v + uint64(p.Add)
 			case target.ViaUnicode:
 				n = min(n, int(le.Uint16(f.Bytes(a, 2))))
-				v, ok := f.ptr(a + 8)
+				v, ok := f.ptr(a + uint64(f.Arch.PointerSize))
 				if !ok || v == 0 {
 					ps = append(ps, nil)
 					continue
