@@ -34,14 +34,14 @@ type one struct {
 	mu       sync.Mutex
 	opens    []Open
 	detached int
-	ended    int
+	ended    chan struct{}
 	panicked chan struct{} // closed by Panicked
 	refuse   error
 }
 
 func newOne(tg target.Target) *one {
 	ctx, cancel := context.WithCancel(context.Background())
-	o := &one{tg: tg, log: NewEventLog(), stop: cancel, panicked: make(chan struct{})}
+	o := &one{tg: tg, log: NewEventLog(), stop: cancel, panicked: make(chan struct{}), ended: make(chan struct{})}
 	o.wg.Go(func() {
 		for o.log.WaitRoom(ctx) == nil {
 			e, err := tg.Next(ctx)
@@ -67,7 +67,9 @@ func (o *one) Open(ctx context.Context, op Open, peer string) (Session, error) {
 	return oneSession{o.tg, o, op.LastSeen}, nil
 }
 
-func (o *one) EndServer(context.Context, string) error { o.ended++; return nil }
+func (o *one) EndServer(context.Context, string) (func(), error) {
+	return func() { close(o.ended) }, nil
+}
 
 type oneSession struct {
 	target.Target
@@ -471,9 +473,10 @@ func TestPanicInTarget(t *testing.T) {
 
 func TestEndServer(t *testing.T) {
 	c, o, _ := start(t, targettest.New())
-	if err := c.EndServer(t.Context()); err != nil || o.ended != 1 {
-		t.Errorf("%v, %d", err, o.ended)
+	if err := c.EndServer(t.Context()); err != nil {
+		t.Error(err)
 	}
+	<-o.ended
 }
 
 // A client that takes its time slows the target's line; the server's memory

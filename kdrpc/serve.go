@@ -20,8 +20,9 @@ type Backend interface {
 	// Open gives the session that a client asks for. peer names the other end
 	// for people. A *Refusal says why not. ctx ends with the connection.
 	Open(ctx context.Context, o Open, peer string) (Session, error)
-	// EndServer asks the whole server to end (.endpsrv). It returns at once.
-	EndServer(ctx context.Context, peer string) error
+	// EndServer asks whether the whole server may be ended (.endpsrv). end is
+	// called when the answer is on its way; it returns at once.
+	EndServer(ctx context.Context, peer string) (end func(), err error)
 }
 
 // Session is one connection's hold on a session. Its methods may be called
@@ -388,7 +389,13 @@ func (s *server) answer(rq *request) (r Result, answered bool) {
 		return s.open(rq)
 	case KindEndServer:
 		// Without a session too: who got here has authenticated.
-		return resultOf(s.b.EndServer(rq.ctx, s.peer)), false
+		end, err := s.b.EndServer(rq.ctx, s.peer)
+		if err != nil {
+			return resultOf(err), false
+		}
+		s.reply(rq.id, Result{})
+		end()
+		return Result{}, true
 	}
 	ses := s.current()
 	if ses == nil {

@@ -165,13 +165,12 @@ func (s *Server) serveConn(c net.Conn) {
 func (s *Server) EndAsked() <-chan struct{} { return s.endC }
 
 // EndServer implements kdrpc.Backend.
-func (s *Server) EndServer(_ context.Context, peer string) error {
+func (s *Server) EndServer(_ context.Context, peer string) (end func(), err error) {
 	if s.local {
-		return fmt.Errorf("%w: there is no server process to end; this link is served inside the debugger", target.ErrBadRequest)
+		return nil, fmt.Errorf("%w: there is no server process to end; this link is served inside the debugger", target.ErrBadRequest)
 	}
 	s.log.Warn("a client asked the server to end", "peer", peer)
-	s.endOnce.Do(func() { close(s.endC) })
-	return nil
+	return func() { s.endOnce.Do(func() { close(s.endC) }) }, nil
 }
 
 // Info describes a session.
