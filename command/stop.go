@@ -28,7 +28,7 @@ type execState struct {
 }
 
 // motion lets the target go and waits until it stands again; it returns the
-// stop, which it has shown.
+// stop, which it has shown (but see quietHit).
 type motion func(ctx context.Context) (*engine.Stop, error)
 
 // errResumed ends the commands of a breakpoint that let the target go. Nobody
@@ -69,11 +69,15 @@ func (s *Session) follow(ctx context.Context, m motion) error {
 			return err
 		}
 		s.exec.pending = nil
-		if err := s.actions(ctx, st); err != nil {
-			return err
-		}
+		err = s.actions(ctx, st)
 		m = s.exec.pending
 		s.exec.pending = nil
+		if m == nil && quietHit(st) && s.Engine.Halted() && !errors.Is(err, ErrQuit) {
+			s.place(ctx, st.PC, s.exec.stopRegs)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -100,13 +104,31 @@ func (s *Session) actions(ctx context.Context, st *engine.Stop) error {
 	return nil
 }
 
-// waitShown waits for a stop and shows it.
+// quietHit reports whether a stop is a hit of breakpoints that all have
+// commands. Nothing is shown then before the commands have run, and nothing at
+// all when they let the target go: a condition that is false is silent.
+func quietHit(st *engine.Stop) bool {
+	if st == nil || len(st.Breakpoints) == 0 {
+		return false
+	}
+	for _, b := range st.Breakpoints {
+		if strings.TrimSpace(b.Command) == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// waitShown waits for a stop and shows it, unless its breakpoints' commands
+// come first.
 func (s *Session) waitShown(ctx context.Context) (*engine.Stop, error) {
 	st, err := s.wait(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.ShowStop(ctx, st)
+	if !quietHit(st) {
+		s.ShowStop(ctx, st)
+	}
 	return st, nil
 }
 
