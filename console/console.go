@@ -118,7 +118,7 @@ func (k *console) main() int {
 	}
 	in, isFile := k.opt.In.(*os.File)
 	out, outFile := k.opt.Out.(*os.File)
-	if isFile && outFile && !k.opt.JSON && term.IsTerminal(int(in.Fd())) && term.IsTerminal(int(out.Fd())) {
+	if isFile && outFile && !k.opt.JSON && term.IsTerminal(descriptor(in)) && term.IsTerminal(descriptor(out)) {
 		t, err := newTerminal(in, out, hooks)
 		if err != nil {
 			fmt.Fprintf(k.opt.Err, "The terminal cannot be used as one: %v. Lines are read as they are.\n", err)

@@ -182,7 +182,18 @@ func (p *plain) next(ctx context.Context, prompt string) (string, error) {
 func (p *plain) close() {
 	close(p.done)
 	if interruptRead(p.in) {
-		<-p.gone
+		bounded(p.gone)
+	}
+}
+
+// bounded waits for a reader that was interrupted. A stream that somebody has
+// made blocking is not interrupted after all.
+func bounded(gone chan struct{}) {
+	t := time.NewTimer(time.Second)
+	defer t.Stop()
+	select {
+	case <-gone:
+	case <-t.C:
 	}
 }
 
@@ -224,7 +235,7 @@ type result struct {
 
 // newTerminal takes the terminal over.
 func newTerminal(in, out *os.File, k keys) (*terminal, error) {
-	state, err := term.MakeRaw(int(in.Fd()))
+	state, err := term.MakeRaw(descriptor(in))
 	if err != nil {
 		return nil, err
 	}
@@ -312,7 +323,7 @@ func (c *terminal) ended() bool {
 func (c *terminal) next(ctx context.Context, prompt string) (string, error) {
 	for {
 		if !c.busy {
-			if w, h, err := term.GetSize(int(c.out.Fd())); err == nil {
+			if w, h, err := term.GetSize(descriptor(c.out)); err == nil && w > 0 && h > 0 {
 				c.t.SetSize(w, h)
 			}
 			c.t.SetPrompt(prompt)
@@ -355,9 +366,9 @@ func (c *terminal) close() {
 	if c.busy {
 		io.WriteString(c.t, "\n")
 	}
-	term.Restore(int(c.in.Fd()), c.state)
+	term.Restore(descriptor(c.in), c.state)
 	if interruptRead(c.in) {
-		<-c.gone
+		bounded(c.gone)
 	}
 	c.mu.Lock()
 	c.eof = true
@@ -367,4 +378,14 @@ func (c *terminal) close() {
 	if c.busy {
 		<-c.lines
 	}
+}
+
+// descriptor is the file's own number. File.Fd would make the file blocking,
+// and a read of it could not be interrupted any more.
+func descriptor(f *os.File) int {
+	n := -1
+	if c, err := f.SyscallConn(); err == nil {
+		c.Control(func(fd uintptr) { n = int(fd) })
+	}
+	return n
 }
