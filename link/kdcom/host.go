@@ -99,8 +99,8 @@ func (o *HostOptions) ackTimeout(n int) time.Duration {
 // outgoing is a piece that waits for the writer.
 type outgoing struct {
 	bytes []byte
-	send  *sending // the data packet it belongs to, nil for others
-	reset bool
+	send  *sending           // the data packet it belongs to, nil for others
+	kind  kdproto.PacketType // of a control packet
 }
 
 // sending is a Send in progress.
@@ -378,7 +378,7 @@ func (h *Host) resetLocked() {
 	}
 	h.repeat, h.fresh = false, true
 	h.resetAt = now
-	if !h.dropOutLocked() {
+	if !h.dropOutLocked(false) { // ACKs of the old numbering would count in the new one
 		h.controlOutLocked(kdproto.TypeReset, 0)
 	}
 }
@@ -408,14 +408,14 @@ func (h *Host) unqueueLocked(p *sending) {
 	}
 }
 
-// dropOutLocked drops what waits for the writer, except break-ins and a RESET.
-// It reports whether there is one.
-func (h *Host) dropOutLocked() (reset bool) {
+// dropOutLocked drops what waits for the writer, except break-ins, a RESET and,
+// if told so, ACKs. It reports whether there is a RESET.
+func (h *Host) dropOutLocked(acks bool) (reset bool) {
 	keep := h.out[:0]
 	for _, o := range h.out {
 		switch {
-		case len(o.bytes) == 1 || o.reset:
-			reset = reset || o.reset
+		case len(o.bytes) == 1 || o.kind == kdproto.TypeReset || acks && o.kind == kdproto.TypeAcknowledge:
+			reset = reset || o.kind == kdproto.TypeReset
 			keep = append(keep, o)
 		case o.send != nil:
 			o.send.queued = false
@@ -471,7 +471,7 @@ func (h *Host) ackLocked(id uint32) { h.controlOutLocked(kdproto.TypeAcknowledge
 func (h *Host) controlOutLocked(t kdproto.PacketType, id uint32) {
 	h.queueLocked(outgoing{
 		bytes: kdproto.AppendControl(make([]byte, 0, kdproto.HeaderSize), t, id),
-		reset: t == kdproto.TypeReset,
+		kind:  t,
 	})
 }
 
@@ -779,7 +779,9 @@ func (h *Host) Resync() error {
 		}
 	}
 	h.endSendLocked(link.ErrResynced)
-	queued := h.dropOutLocked()
+	// What was received stays acknowledged: a target that repeats a reply which
+	// nobody wants would otherwise answer the RESET with that reply again.
+	queued := h.dropOutLocked(true)
 	h.sendID, h.unacked = kdproto.InitialID, false
 	h.known, h.syncLive = false, false
 	h.fresh, h.repeat = false, false

@@ -366,6 +366,27 @@ func TestResetAsked(t *testing.T) {
 	}
 }
 
+// An orphan reply is acknowledged even when the RESET follows at once.
+func TestResyncKeepsAcks(t *testing.T) {
+	onWire(t, HostOptions{}, func(w *wire) {
+		w.host.mu.Lock() // no writer in between
+		w.host.ackLocked(id1)
+		w.host.askAgainLocked()
+		w.host.mu.Unlock()
+		if err := w.host.Resync(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		w.mu.Lock()
+		got := strings.Join(words(w.read), ", ")
+		w.mu.Unlock()
+		// The RESEND is only there when the writer was quicker.
+		if got != "ACK 80800001, RESET" && got != "ACK 80800001, RESEND, RESET" {
+			t.Fatal(got)
+		}
+	})
+}
+
 func TestResetNotAsked(t *testing.T) {
 	onWire(t, HostOptions{}, func(w *wire) {
 		w.send(stopAt(sync0, 1))
