@@ -136,7 +136,7 @@ func NewLive(opt LiveOptions) *Live {
 // at once, unless Reconnect is set and waiting may help, or the line waits
 // for a caller. After an error the target is closed.
 func (l *Live) Start(ctx context.Context) error {
-	l.setStage(StageOpening, "Opening "+l.opt.Name)
+	l.setStage(StageOpening, "")
 	if l.opt.Waits {
 		l.emit(Event{Kind: EventStage, Stage: StageOpening, Text: "Waiting for a machine to connect to " + l.opt.Name})
 		go l.own(nil)
@@ -307,7 +307,7 @@ func (l *Live) serve(h link.Host) error {
 
 	l.setState(StateWaiting)
 	l.stop, l.pokes, l.lastPoke, l.agreed = nil, 0, time.Time{}, false
-	l.setStage(StageOpened, "Opened "+l.opt.Name)
+	l.setStage(StageOpened, l.opt.Name)
 	tick := time.NewTicker(min(l.opt.PokeEvery/8, 250*time.Millisecond))
 	defer tick.Stop()
 	l.poke(h)
@@ -342,7 +342,7 @@ func (l *Live) serve(h link.Host) error {
 // tick is done some times a second: watch the stages, poke a silent target.
 func (l *Live) tick(h link.Host) {
 	if st := l.getStage(); st == StageOpened && h.Stats().BytesIn > 0 {
-		l.setStage(StageBytes, "Bytes arrive from "+l.opt.Name)
+		l.setStage(StageBytes, "")
 	}
 	l.mu.Lock()
 	wanted, state, stage := l.breakWanted, l.state, l.stage
@@ -439,7 +439,7 @@ func (l *Live) lost(why string) {
 // packet handles a packet that no request waits for.
 func (l *Live) packet(p link.Packet) {
 	if l.getStage() < StagePackets {
-		l.setStage(StagePackets, "Packets arrive")
+		l.setStage(StagePackets, "")
 	}
 	switch p.Type {
 	case kdproto.TypeStateChange64:
@@ -467,7 +467,7 @@ func (l *Live) packet(p link.Packet) {
 			// It prints, so it runs.
 			l.stop = nil
 			l.setState(StateRunning)
-			l.setStage(StageSynchronised, "The target runs")
+			l.setStage(StageSynchronised, "")
 			l.emit(Event{Kind: EventRunning})
 		}
 	}
@@ -548,7 +548,7 @@ func (l *Live) send(t kdproto.PacketType, payload []byte) error {
 // stateChange handles a report of the target.
 func (l *Live) stateChange(s kdproto.StateChange, fresh bool) {
 	if l.getStage() < StageSynchronised {
-		l.setStage(StageSynchronised, "Synchronised with the target")
+		l.setStage(StageSynchronised, "")
 	}
 	if fresh {
 		// The table of breakpoints is of another life, or may be.
@@ -633,7 +633,7 @@ func (l *Live) connect(s kdproto.StateChange, fresh bool) bool {
 	if old != nil && (boot || old.KernBase != v.KernBase || old.Machine != v.Machine) {
 		l.emit(Event{Kind: EventReloaded})
 	}
-	l.setStage(StageConnected, "Connected")
+	l.setStage(StageConnected, "")
 	ev := v
 	l.emit(Event{Kind: EventConnected, Version: &ev, DataBlock: slices.Clone(l.dataBlock)})
 	return true

@@ -399,7 +399,7 @@ type EventKind uint8
 // Kinds of event.
 const (
 	EventNone      EventKind = iota
-	EventStage               // Stage, Text: detail for a person
+	EventStage               // Stage, Text: StageOpened: the line's name; else a hint for a person, or nothing
 	EventConnected           // Version, DataBlock: met, or met again after a reboot
 	EventHalted              // Stop
 	EventRunning             // the target runs
