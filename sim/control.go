@@ -203,11 +203,15 @@ func (m *Machine) Call(n uint64) Request {
 // that all symbols are gone, and reset. Wait reports the reset as an error.
 func (m *Machine) Reboot() Request { return Request{m.post(&job{command: cmdReboot})} }
 
-// Reset pulls the reset line: the machine starts again without a word.
+// Reset pulls the reset line: the machine starts again without a word, also
+// when it is stopped in the debugger.
 func (m *Machine) Reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.reset = true
+	if m.end != nil {
+		m.end()
+	}
 }
 
 // Processors is the number of processors.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -39,17 +40,18 @@ type kdState struct {
 	asked       bool
 }
 
-// send sends a packet with mu released, so that oracles can look meanwhile.
-// It reports whether the machine should go on at all.
+// send sends a packet with mu released, so that others can look meanwhile. It
+// fails when a droppable packet is given up, and when this life is over.
 func (m *Machine) send(t kdproto.PacketType, payload []byte, droppable bool) error {
+	ctx := m.ctx
 	m.mu.Unlock()
 	var err error
 	for {
-		err = m.target.Send(m.ctx, t, payload, droppable)
-		if err == nil || err == kdcom.ErrNotPresent || m.ctx.Err() != nil {
+		err = m.target.Send(ctx, t, payload, droppable)
+		if err == nil || err == kdcom.ErrNotPresent || ctx.Err() != nil {
 			break
 		}
-		m.pause() // the stream ended this moment; nobody is there
+		m.pause(ctx) // the stream ended this moment; nobody is there
 	}
 	m.mu.Lock()
 	m.notePresence()
@@ -57,10 +59,11 @@ func (m *Machine) send(t kdproto.PacketType, payload []byte, droppable bool) err
 }
 
 func (m *Machine) receive(t kdproto.PacketType) ([]byte, kdcom.Result, error) {
+	ctx := m.ctx
 	m.mu.Unlock()
-	p, r, err := m.target.Receive(m.ctx, t, 10*m.cfg.LinkTimeout)
-	if err != nil && m.ctx.Err() == nil {
-		m.pause()
+	p, r, err := m.target.Receive(ctx, t, 5*m.cfg.LinkTimeout/2)
+	if err != nil && ctx.Err() == nil {
+		m.pause(ctx)
 		r, err = kdcom.Timeout, nil
 	}
 	m.mu.Lock()
@@ -68,10 +71,10 @@ func (m *Machine) receive(t kdproto.PacketType) ([]byte, kdcom.Result, error) {
 	return p, r, err
 }
 
-func (m *Machine) pause() {
+func (m *Machine) pause(ctx context.Context) {
 	select {
 	case <-time.After(m.cfg.LinkTimeout):
-	case <-m.ctx.Done():
+	case <-ctx.Done():
 	}
 }
 

@@ -21,7 +21,11 @@ const maxInternal = 20
 
 // request answers one manipulate request. out says that the stop ends.
 func (m *Machine) request(n int, q *kdproto.Manipulate) (w wayOut, out bool) {
-	m.stats.Requests[q.API]++
+	if q.API < kdproto.APIReadVirtualMemory || q.API > kdproto.APIMax {
+		m.stats.Requests[kdproto.APIMax]++
+	} else {
+		m.stats.Requests[q.API]++
+	}
 	m.stats.Exchanges++
 	switch q.API {
 	case kdproto.APIContinue:

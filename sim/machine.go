@@ -22,6 +22,11 @@ const (
 )
 
 // Config describes a machine. The zero value is a machine of two processors.
+//
+// What a machine does follows from Seed, BootTime and what the debugger and the
+// methods of Machine ask, not from how fast it runs: the same breakpoints after
+// the same boot are met in the same state. Only where a break-in or a request
+// lands depends on real time.
 type Config struct {
 	Processors int           // 1..64; 0: 2
 	Memory     uint64        // bytes of RAM, a multiple of 4096; 0: 64 MiB and more where Processors or Modules need it
@@ -87,7 +92,7 @@ func (c Config) withDefaults() (Config, error) {
 
 // Stats are the machine's counters since New.
 type Stats struct {
-	Requests     map[kdproto.API]uint64 // manipulate requests served, by number
+	Requests     map[kdproto.API]uint64 // manipulate requests served, by number; unknown ones as APIMax
 	Exchanges    uint64                 // all of them together
 	StateChanges uint64
 	Prints       uint64
@@ -116,7 +121,8 @@ type Machine struct {
 	mu    sync.Mutex // held while processors run and requests are handled
 	b     *board
 	life  int
-	ctx   context.Context
+	ctx   context.Context // of this life: ends with the machine or a reset
+	end   context.CancelFunc
 	reset bool
 	err   error // why the machine cannot go on
 	jobs  []*job
@@ -186,13 +192,16 @@ func (m *Machine) Run(ctx context.Context) error {
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ctx = ctx
+	m.ctx, m.end = context.WithCancel(ctx)
+	defer func() { m.end() }()
 	next := time.Now()
 	for ctx.Err() == nil && m.err == nil {
 		before := m.kd.stops
 		m.tick()
 		if m.reset {
 			m.reset = false
+			m.end()
+			m.ctx, m.end = context.WithCancel(ctx)
 			if err := m.powerOn(); err != nil {
 				m.err = err
 			}

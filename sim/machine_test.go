@@ -871,16 +871,10 @@ func TestLateAttach(t *testing.T) {
 		if !fresh || s.Path() != "ntoskrnl.exe" {
 			t.Fatalf("%v %+v", fresh, s)
 		}
-		m.Reset()
-		d.goOn()
-		for {
-			s, fresh := d.freshStop()
-			if fresh && s.Path() == "ntoskrnl.exe" {
-				break
-			}
-			d.goOn()
+		m.Reset() // stopped as it is
+		if s, fresh = d.freshStop(); !fresh || s.Path() != "ntoskrnl.exe" || m.Stats().Boots != 3 {
+			t.Fatalf("%v %+v", fresh, s)
 		}
-		_ = m
 	})
 }
 
@@ -1000,5 +994,42 @@ func TestServeAfterTheEnd(t *testing.T) {
 	}
 	if err := m.Print("x").Wait(context.Background()); err == nil {
 		t.Fatal("a print by a machine that is off")
+	}
+}
+
+// The same boot meets the same breakpoint in the same state.
+func TestDeterminism(t *testing.T) {
+	cfg := Config{Seed: 5, BootTime: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), BreakAtBoot: true}
+	var first []byte
+	for i, tick := range []time.Duration{time.Millisecond, 3 * time.Millisecond} {
+		cfg.Tick = tick
+		m := start(t, cfg)
+		d := attach(t, m)
+		d.exception()
+		d.must(kdproto.APIWriteBreakPoint, 0, &kdproto.WriteBreakPoint{Address: sym(t, m, "MmZeroPageThread")}, nil)
+		d.must(kdproto.APIWriteBreakPoint, 0, &kdproto.WriteBreakPoint{Address: sym(t, m, "openkd!OpenkdDispatchRead")}, nil)
+		d.skip(0)
+		d.goOn()
+		d.exception()
+		d.goOn()
+		s := d.exception()
+		state := d.must(kdproto.APIGetContext, int(s.Processor), nil, nil).Data
+		state = append(state, d.read(sharedVA, 0x330)...)
+		if i == 0 {
+			first = state
+		} else if !bytes.Equal(first, state) {
+			t.Fatal("two boots of the same machine differ")
+		}
+	}
+}
+
+func TestDriversComeAndGo(t *testing.T) {
+	_, d := running(t, Config{Drivers: 100 * time.Millisecond})
+	for i := range 4 {
+		s := d.stop()
+		if s.Kind != kdproto.StateLoadSymbols || s.LoadSymbols.Unload != (i%2 == 1) || !strings.HasSuffix(s.Path(), "sample.sys") {
+			t.Fatalf("%+v %q", s, s.Path())
+		}
+		d.goOn()
 	}
 }

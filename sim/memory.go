@@ -110,7 +110,10 @@ func (m *memory) entry(top, va uint64) (uint64, error) {
 			}
 			m.putU64(a, e)
 		}
-		table = e & pteAddr
+		// A debugger may have spoilt the tables.
+		if table = e & pteAddr; table > uint64(len(m.ram))-pageSize {
+			return 0, fmt.Errorf("sim: the page tables of %#x lead out of memory", va)
+		}
 	}
 	return table + va>>12&0x1FF*8, nil
 }
@@ -147,7 +150,9 @@ func (m *memory) unmap(top, va, size uint64) error {
 			return err
 		}
 		if e := m.u64(a); e&ptePresent != 0 {
-			m.free = append(m.free, e&pteAddr)
+			if p := e & pteAddr; p >= pageSize && p < m.next {
+				m.free = append(m.free, p)
+			}
 			m.putU64(a, 0)
 		}
 	}
