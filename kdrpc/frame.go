@@ -347,6 +347,9 @@ func (w *wire) sendPart(id uint32, p *target.Part, data []byte, done bool) error
 			b = append(b, data...)
 			binary.LittleEndian.PutUint32(b[t.start:], uint32(len(b)-t.start-4))
 		} else {
+			if cap(b) == 0 {
+				b = make([]byte, 0, keepBuffer)
+			}
 			*t = tail{ok: !done, start: len(b), id: id, index: p.Index}
 			b = appendPart(b, id, p, data, done)
 		}
@@ -430,8 +433,10 @@ func (w *wire) pong() {
 	}
 }
 
-// A buffer that grew for a big answer is given back.
-const keepBuffer = 64 << 10
+// A buffer holds a fragment and the parts that made it full. One that grew
+// beyond, for a big answer, is given back at once, the others when the
+// connection is idle.
+const keepBuffer = fragment + 32<<10
 
 func (w *wire) writeLoop() {
 	defer w.wg.Done()
@@ -459,7 +464,7 @@ func (w *wire) writeLoop() {
 			_, err := w.conn.Write(b)
 			w.mu.Lock()
 			w.busy = 0
-			if cap(b) <= keepBuffer || len(w.buf) > keepBuffer {
+			if cap(b) <= keepBuffer {
 				w.spare = b[:0]
 			}
 			close(w.room)
@@ -499,5 +504,10 @@ func (w *wire) keepAlive() {
 		case silent >= w.times.Ping:
 			w.send(0, KindPing, nil)
 		}
+		w.mu.Lock()
+		if len(w.buf) == 0 && silent >= w.times.Ping/2 {
+			w.buf, w.spare = nil, nil
+		}
+		w.mu.Unlock()
 	}
 }
