@@ -245,7 +245,7 @@ func (l *Live) own(h link.Host) {
 		h = nil
 		if !l.hinted && time.Since(l.stageSince) > l.opt.Hint {
 			l.hinted = true
-			l.emit(Event{Kind: EventStage, Stage: StageOpening, Text: "Still waiting: " + err.Error()})
+			l.notice("Still waiting: %v", err)
 		}
 		pause := make(chan struct{})
 		t := time.AfterFunc(backOff, func() { close(pause) })
@@ -350,7 +350,7 @@ func (l *Live) tick(h link.Host) {
 	if !l.hinted && time.Since(l.stageSince) > l.opt.Hint && state == StateWaiting {
 		l.hinted = true
 		if t := stageHint(stage, wanted, h.Stats()); t != "" {
-			l.emit(Event{Kind: EventStage, Stage: stage, Text: t})
+			l.notice("%s", t)
 		}
 	}
 	if state == StateWaiting || (state == StateRunning && wanted) {
@@ -613,7 +613,7 @@ func (l *Live) connect(s kdproto.StateChange, fresh bool) bool {
 		l.firstLoad = true
 		l.mu.Lock()
 		l.breakWanted = l.breakWanted || l.cfg.Break
-		l.breaksSent = 0
+		l.breaksSent, l.lastBreak = 0, time.Time{} // those before the boot went nowhere
 		l.mu.Unlock()
 	}
 	old := l.version
