@@ -106,7 +106,7 @@ type Engine struct {
 	closeText string
 	slow      bool // the line is paced: read ahead little
 	config    target.Config
-	rebreak   bool // the stop that comes was asked for by the engine itself, to place breakpoints
+	rebreak   bool // a stop was asked for by the engine itself, to place breakpoints
 	userBreak bool // the stop that comes was asked for by the user too
 	strayStep bool // a step was interrupted: one single-step exception more may come
 	rebooted  bool
@@ -486,9 +486,6 @@ func (e *Engine) pushConfig(ctx context.Context) error {
 		case c.StopOnLoad != name:
 			c.StopOnLoad = "*"
 		}
-	}
-	if e.rebreak {
-		c.Break = true
 	}
 	same := c == e.config
 	e.mu.Unlock()

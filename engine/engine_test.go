@@ -912,11 +912,14 @@ func TestReboot(t *testing.T) {
 	set(code)                  // nt
 	set(0xFFFFF80320000040)    // tcpip
 	set(0xFFFF_9000_0000_1000) // nowhere
+	asked := make(chan bool, 9)
+	r.f.OnBreak = func(*enginetest.Fake) { asked <- true } // the stop comes below
 	r.must(r.e.Reboot(r.ctx))
 	if r.e.Halted() {
 		t.Error("halted after .reboot")
 	}
 	r.f.Send(target.Event{Kind: target.EventReloaded})
+	<-asked
 	// The kernel comes back elsewhere.
 	r.f.Lock()
 	r.f.Ver.KernBase = enginetest.KernBase + 0x10000000
@@ -947,8 +950,8 @@ func TestReboot(t *testing.T) {
 		}
 	}
 	r.f.Unlock()
-	want := []target.Config{{Break: true, StopOnLoad: "*"}, {StopOnLoad: "tcpip"}, {}}
-	if fmt.Sprint(cfg) != fmt.Sprint(want) {
+	want := []target.Config{{StopOnLoad: "*"}, {StopOnLoad: "tcpip"}, {}}
+	if fmt.Sprint(cfg) != fmt.Sprint(want) || len(asked) != 0 {
 		t.Errorf("configured %+v", cfg)
 	}
 	if r.e.Halted() {

@@ -561,10 +561,11 @@ func (e *Engine) reloaded(ctx context.Context, ev target.Event) {
 	}
 	// They go in at the first stop; ask for one, and for the loads of their
 	// modules.
+	e.tellConfig(ctx)
 	e.mu.Lock()
 	e.rebreak = true
 	e.mu.Unlock()
-	if err := e.pushConfig(ctx); err != nil {
+	if err := e.t.BreakIn(ctx); err != nil && !errors.Is(err, target.ErrHalted) {
 		e.notice("The breakpoints go in at the next stop; the target could not be asked for one: %v", err)
 	}
 }

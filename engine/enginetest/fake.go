@@ -57,6 +57,10 @@ type Fake struct {
 	// OnSwitch likewise for a switch; nil: the report of a switch.
 	OnSwitch func(f *Fake, n int)
 
+	// OnBreak says what follows a break-in of the running target; it runs with
+	// the lock held. nil: a stop at the break instruction.
+	OnBreak func(f *Fake)
+
 	Does     int // exchanges
 	Asked    []target.Request
 	Resumes  []target.Resume
@@ -609,10 +613,13 @@ func (f *Fake) Switch(ctx context.Context, n int) error {
 func (f *Fake) BreakIn(ctx context.Context) error {
 	f.Lock()
 	defer f.Unlock()
-	if f.closed {
+	switch {
+	case f.closed:
 		return target.ErrClosed
-	}
-	if !f.halted {
+	case f.halted:
+	case f.OnBreak != nil:
+		f.OnBreak(f)
+	default:
 		f.Arch.SetPC(f.Context[0], Break)
 		f.stop(target.Stop{PC: Break, Asked: true, Exception: Exception(kdproto.StatusBreakpoint, true)})
 	}
