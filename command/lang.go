@@ -83,6 +83,11 @@ func unshow(err error) error {
 	return err
 }
 
+// phrased is an error in WinDbg's own words, capital and all.
+type phrased string
+
+func (e phrased) Error() string { return string(e) }
+
 // repeat is what an empty line does after line: commands that walk memory go
 // on without their arguments.
 func (s *Session) repeat(line string) string {
@@ -262,7 +267,7 @@ func (s *Session) statement(ctx context.Context, text string, i, base int) (int,
 	if !ok {
 		word := text[st.name0:max(st.name1, min(st.name0+1, len(text)))]
 		if strings.HasPrefix(word, "!") && len(word) > 1 {
-			return st.end, fmt.Errorf("No export %s found", word[1:])
+			return st.end, phrased("No export " + word[1:] + " found")
 		}
 		if word == "}" {
 			return st.end, &Fault{Words: "Syntax error", At: text[i:], Help: "this '}' closes nothing", stmt: text[i:st.end], pos: st.name0 - i}

@@ -105,6 +105,7 @@ type console struct {
 	lost   bool
 	gone   bool // the session is closed
 	trace  bool
+	stage  target.Stage // the last one told
 
 	failed  atomic.Bool // a command failed
 	pending []string    // -cf and -c, not run yet
@@ -162,6 +163,7 @@ func (k *console) main() int {
 		k.poke()
 	})
 	k.signals()
+	k.wg.Go(k.hints)
 	if err := k.e.SendConfig(k.ctx); err != nil && k.ctx.Err() == nil {
 		k.say("The wishes for this session could not be sent to the target: %v\n", err)
 	}
@@ -280,6 +282,7 @@ func (k *console) over() (int, bool) {
 	k.mu.Lock()
 	leave, gone, met := k.leave, k.gone, k.met
 	k.mu.Unlock()
+	gone = gone || k.e.IsClosed()
 	switch {
 	case k.ctx.Err() != nil:
 		return k.quit(target.LeaveRunning), true
@@ -527,6 +530,47 @@ func (k *console) signals() {
 	})
 }
 
+// hintAfter is how long a stage lasts before a person is told what usually
+// holds it up.
+const hintAfter = 6 * time.Second
+
+var hints = map[target.Stage]string{
+	target.StageNone:          "Nothing was heard of the connection server yet. Is it started, and are its name and port right?",
+	target.StageServerReached: "The connection server was reached and has not accepted the password yet.",
+	target.StageAuthenticated: "The connection server has not opened the line yet.",
+	target.StageOpening:       "The line is not open yet. A pipe or socket comes with the virtual machine: is it started?",
+	target.StageOpened:        "Nothing was heard on the line yet. Is the target on, booted with debugging on, and set to this port and speed? A target that runs quietly answers a break-in (CTRL+C).",
+	target.StageBytes:         "Bytes arrive, but no packets. The speed of the line may be wrong, or the target writes its boot log there.",
+	target.StagePackets:       "Packets arrive, but the numbering is not agreed yet. Another debugger may hold the line; CTRL+R resynchronises.",
+	target.StageSynchronised:  "The link is up and the target runs. It says what it is when it stops: CTRL+C breaks in.",
+}
+
+// hints tells, once for each stage, why nothing may be happening.
+func (k *console) hints() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	told := map[target.Stage]bool{}
+	var at target.Stage
+	since := time.Now()
+	for {
+		select {
+		case <-tick.C:
+		case <-k.ctx.Done():
+			return
+		}
+		k.mu.Lock()
+		stage, met := k.stage, k.met
+		k.mu.Unlock()
+		if stage != at {
+			at, since = stage, time.Now()
+		}
+		if text := hints[stage]; !met && !told[stage] && text != "" && time.Since(since) >= hintAfter {
+			told[stage] = true
+			k.say("%s\n", text)
+		}
+	}
+}
+
 // interrupt is CTRL+C. It never waits.
 func (k *console) interrupt() {
 	k.s.Interrupt()
@@ -692,6 +736,8 @@ func (k *console) Event(ev engine.Event) {
 		k.met, k.lost = true, false
 	case target.EventLost:
 		k.lost = true
+	case target.EventStage:
+		k.stage = ev.Stage
 	case target.EventPrompt:
 		p := ev.Event
 		k.prompt = &p

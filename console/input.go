@@ -2,6 +2,7 @@ package console
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -270,6 +271,9 @@ func (c *terminal) read() {
 					continue
 				}
 			}
+			if !asking && (b == '\r' || b == '\n') && c.aside() {
+				continue
+			}
 			c.mu.Lock()
 			if len(c.ahead) < maxAhead {
 				c.ahead = append(c.ahead, b)
@@ -286,6 +290,24 @@ func (c *terminal) read() {
 			return
 		}
 	}
+}
+
+// aside serves a line that was typed while no prompt is shown and does not
+// wait for one.
+func (c *terminal) aside() bool {
+	c.mu.Lock()
+	from := bytes.LastIndexAny(c.ahead, "\r\n") + 1
+	line := string(c.ahead[from:])
+	c.mu.Unlock()
+	if !c.keys.line(line) {
+		return false
+	}
+	c.mu.Lock()
+	if from <= len(c.ahead) && string(c.ahead[from:]) == line {
+		c.ahead = c.ahead[:from]
+	}
+	c.mu.Unlock()
+	return true
 }
 
 // editorInput is the editor's view of the keyboard.

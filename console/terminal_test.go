@@ -68,7 +68,7 @@ func TestTerminal(t *testing.T) {
 	screen.until(t, "\r\nahead\r\n")
 	typed("g\r")
 	resumes(2)
-	typed("\x03")
+	typed(".key break\r")
 	for strings.Count(screen.String(), "int     3") < 3 {
 		time.Sleep(time.Millisecond)
 	}
