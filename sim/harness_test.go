@@ -164,20 +164,18 @@ func (d *debugger) send(api kdproto.API, cpu int, body kdproto.Body, data []byte
 func (d *debugger) ask(api kdproto.API, cpu int, body kdproto.Body, data []byte) kdproto.Manipulate {
 	d.t.Helper()
 	d.send(api, cpu, body, data)
-	for {
-		typ, p, _ := d.receive()
-		if typ != kdproto.TypeManipulate {
-			d.t.Fatalf("%v answered by a packet of type %v", api, typ)
-		}
-		r, err := kdproto.DecodeManipulate(p)
-		if err != nil || r.API != api {
-			d.t.Fatalf("%v answered by %v, %v", api, r.API, err)
-		}
-		if body != nil {
-			body.Get(&r.Union)
-		}
-		return r
+	typ, p, _ := d.receive()
+	if typ != kdproto.TypeManipulate {
+		d.t.Fatalf("%v answered by a packet of type %v", api, typ)
 	}
+	r, err := kdproto.DecodeManipulate(p)
+	if err != nil || r.API != api {
+		d.t.Fatalf("%v answered by %v, %v", api, r.API, err)
+	}
+	if body != nil {
+		body.Get(&r.Union)
+	}
+	return r
 }
 
 // must is ask for requests that have to succeed.

@@ -398,11 +398,11 @@ func TestContextRules(t *testing.T) {
 // Steps are compared with an interpreter that runs on a copy of the machine.
 func TestStepsAreTheInterpreters(t *testing.T) {
 	m, d := running(t, Config{Processors: 1})
-	s := d.breakIn()
+	d.breakIn()
 	d.skip(0)
 	for range 40 { // out of the clock interrupt, into something
 		d.step(0)
-		s = d.exception()
+		d.exception()
 	}
 	m.mu.Lock()
 	mem := &memory{ram: bytes.Clone(m.b.mem.ram)}
@@ -437,7 +437,7 @@ func TestStepsAreTheInterpreters(t *testing.T) {
 			}
 		}
 		d.step(0)
-		s = d.exception()
+		s := d.exception()
 		if s.Exception.Code != stepSt || s.ProgramCounter != twin.RIP {
 			// A clock interrupt between two steps is served whole and changes
 			// nothing but time.
@@ -535,7 +535,7 @@ func TestBreakpointOnAbsentPage(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 	d.goOn()
-	s = d.breakIn()
+	d.breakIn()
 	if n := le.Uint32(d.read(sym(t, m, "MmLastUnloadedDriver"), 4)); n != 1 {
 		t.Fatal("unloaded drivers: ", n)
 	}

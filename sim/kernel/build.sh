@@ -16,7 +16,7 @@ cc() { # source
     o=$tmp/${1%.*}.obj
     g="-g -gcodeview"
     [ "$1" = start.S ] && g=
-    $CLANG --target=x86_64-pc-windows-msvc -std=c11 -O1 $g -fasynchronous-unwind-tables -ffreestanding -fno-builtin \
+    $CLANG --target=x86_64-pc-windows-msvc -std=c11 -O1 $g -fstandalone-debug -fasynchronous-unwind-tables -ffreestanding -fno-builtin \
         -fno-stack-protector -mno-stack-arg-probe -masm=intel -Wall -Wno-unused-function -Wno-microsoft \
         -fdebug-compilation-dir=. -fcoverage-compilation-dir=. -c "$1" -o "$o"
 }

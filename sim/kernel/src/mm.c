@@ -11,6 +11,7 @@ LIST_ENTRY PsLoadedModuleList = {&PsLoadedModuleList, &PsLoadedModuleList};
 static UNLOADED_DRIVERS MiUnloadedDrivers[MI_UNLOADED_DRIVERS];
 UNLOADED_DRIVERS *MmUnloadedDrivers = MiUnloadedDrivers;
 ULONG MmLastUnloadedDriver;
+KLDR_DATA_TABLE_ENTRY *PsNtosImageEntry;
 ULONG_PTR MmHighestUserAddress = 0x00007FFFFFFEFFFF, MmSystemRangeStart = 0xFFFF800000000000, MmUserProbeAddress = 0x00007FFFFFFF0000;
 ULONG_PTR MmNonPagedPoolStart, MmNonPagedPoolEnd;
 ULONG64 MmNumberOfPhysicalPages, MmAvailablePages, MmLowestPhysicalPage = 1, MmHighestPhysicalPage;
@@ -126,6 +127,7 @@ void MmInitializeLoadedModuleList(LOADER_PARAMETER_BLOCK *LoaderBlock)
     MmAvailablePages = LoaderBlock->PhysicalPages / 2;
     for (ULONG i = 0; i < LoaderBlock->NumberModules; i++)
         MiInsertModule(&LoaderBlock->Modules[i]);
+    PsNtosImageEntry = CONTAINING_RECORD(PsLoadedModuleList.Flink, KLDR_DATA_TABLE_ENTRY, InLoadOrderLinks);
 }
 
 // Reports a module to the debugger; load with its full path, unload with its

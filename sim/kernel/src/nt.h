@@ -223,15 +223,33 @@ typedef struct _KPRCB {
 } KPRCB;
 _Static_assert(offsetof(KPRCB, ProcessorState) == 0x40, "KPRCB.ProcessorState");
 
+typedef struct _KGDTENTRY64 {
+    USHORT LimitLow, BaseLow;
+    UCHAR BaseMiddle, Flags1, Flags2, BaseHigh;
+    ULONG BaseUpper, MustBeZero;
+} KGDTENTRY64;
+
+typedef struct _KIDTENTRY64 {
+    USHORT OffsetLow, Selector, Flags, OffsetMiddle;
+    ULONG OffsetHigh, Reserved1;
+} KIDTENTRY64;
+
+typedef struct __attribute__((packed)) _KTSS64 {
+    ULONG Reserved0;
+    ULONG64 Rsp0, Rsp1, Rsp2, Ist[8];
+    ULONG64 Reserved1;
+    USHORT Reserved2, IoMapBase;
+} KTSS64;
+
 typedef struct _KPCR {
-    PVOID GdtBase;         // 0x00
-    PVOID TssBase;         // 0x08
+    KGDTENTRY64 *GdtBase;  // 0x00
+    KTSS64 *TssBase;       // 0x08
     ULONG64 UserRsp;       // 0x10
     struct _KPCR *Self;    // 0x18
     KPRCB *CurrentPrcb;    // 0x20
     PVOID LockArray;       // 0x28
     PVOID Used_Self;       // 0x30
-    PVOID IdtBase;         // 0x38
+    KIDTENTRY64 *IdtBase;  // 0x38
     ULONG64 Unused[2];     // 0x40
     UCHAR Irql;            // 0x50
     UCHAR SecondLevelCacheAssociativity, ObsoleteNumber, Fill0;
@@ -414,24 +432,6 @@ _Static_assert(offsetof(KUSER_SHARED_DATA, NtMajorVersion) == 0x26C, "KUSER 26C"
 _Static_assert(offsetof(KUSER_SHARED_DATA, KdDebuggerEnabled) == 0x2D4, "KUSER 2D4");
 _Static_assert(offsetof(KUSER_SHARED_DATA, TickCount) == 0x320, "KUSER 320");
 #define SharedUserData ((volatile KUSER_SHARED_DATA *)0xFFFFF78000000000ull)
-
-typedef struct _KGDTENTRY64 {
-    USHORT LimitLow, BaseLow;
-    UCHAR BaseMiddle, Flags1, Flags2, BaseHigh;
-    ULONG BaseUpper, MustBeZero;
-} KGDTENTRY64;
-
-typedef struct _KIDTENTRY64 {
-    USHORT OffsetLow, Selector, Flags, OffsetMiddle;
-    ULONG OffsetHigh, Reserved1;
-} KIDTENTRY64;
-
-typedef struct __attribute__((packed)) _KTSS64 {
-    ULONG Reserved0;
-    ULONG64 Rsp0, Rsp1, Rsp2, Ist[8];
-    ULONG64 Reserved1;
-    USHORT Reserved2, IoMapBase;
-} KTSS64;
 
 typedef struct _OBJECT_ATTRIBUTES {
     ULONG Length;
