@@ -1,0 +1,223 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"openkd/command"
+	"openkd/connstr"
+	"openkd/engine"
+	"openkd/kdrpc"
+	"openkd/link/fault"
+	"openkd/server"
+	"openkd/sim"
+	"openkd/target"
+	"openkd/transport"
+)
+
+// machine starts a simulated machine behind a Unix socket and returns its
+// link. A baud rate paces its line, both ways.
+func machine(t testing.TB, cfg sim.Config, baud int) (*sim.Machine, string) {
+	t.Helper()
+	if cfg.Seed == 0 {
+		cfg.Seed = 1
+	}
+	m, err := sim.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "openkd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sock := filepath.Join(dir, "kd")
+	ln, err := net.Listen("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { m.Run(ctx) })
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			var s io.ReadWriteCloser = c
+			if baud > 0 {
+				s = fault.Throttle(c, baud)
+			}
+			m.Serve(ctx, s)
+		}
+	})
+	t.Cleanup(func() { stop(); ln.Close(); wg.Wait(); os.RemoveAll(dir) })
+	return m, "com:pipe,port=" + sock
+}
+
+// rig is a debugger on a machine.
+type rig struct {
+	t      testing.TB
+	client *kdrpc.Client
+	e      *engine.Engine
+	s      *command.Session
+	out    *bytes.Buffer
+	halt   chan engine.Event
+}
+
+// Event implements engine.Sink.
+func (r *rig) Event(ev engine.Event) {}
+
+// local attaches through a server in this process. wrap, when set, stands
+// between client and server.
+func local(t testing.TB, link string, tune func(*target.LiveOptions), wrap func(net.Conn) net.Conn) *rig {
+	t.Helper()
+	lines := server.Lines{Tune: tune}
+	srv := server.InProcess(server.Options{Opener: lines.Open, Canonical: lines.Key})
+	t.Cleanup(func() { srv.Shutdown(context.Background()) })
+	dial := func(ctx context.Context) (net.Conn, error) {
+		c, err := srv.Dial(ctx)
+		if err == nil && wrap != nil {
+			c = wrap(c)
+		}
+		return c, err
+	}
+	return attach(t, link, dial, kdrpc.WithLocal())
+}
+
+// remote attaches through a kdsrv process on loopback.
+func remote(t testing.TB, link string) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	bin := filepath.Join(dir, "kdsrv")
+	if out, err := exec.Command("go", "build", "-o", bin, "openkd/cmd/kdsrv").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cmd := exec.Command(bin, "-t", "tcp:port=0,password=secret")
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Signal(os.Interrupt); cmd.Wait() })
+	line := make([]byte, 512)
+	n, err := stdout.Read(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(strings.ToLower(string(line[:n])), "port=")
+	var port int
+	if _, err := fmt.Sscanf(rest, "%d", &port); !ok || err != nil {
+		t.Fatalf("no port in %q", line[:n])
+	}
+	tr := connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: port, Password: "secret"}
+	return attach(t, link, func(ctx context.Context) (net.Conn, error) { return transport.Dial(ctx, tr, transport.Options{}) })
+}
+
+func attach(t testing.TB, link string, dial func(context.Context) (net.Conn, error), opts ...kdrpc.Option) *rig {
+	t.Helper()
+	cfg := target.Config{Break: true}
+	client, err := kdrpc.Connect(context.Background(), dial, kdrpc.Open{Link: link, Config: cfg}, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, client: client, out: new(bytes.Buffer)}
+	r.e = engine.New(client, engine.Options{Config: cfg, Sink: r})
+	r.s = command.NewSession(r.e, r.out, command.Options{Quiet: true})
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { r.e.Run(ctx) })
+	t.Cleanup(func() {
+		client.Close(context.Background(), target.LeaveRunning)
+		stop()
+		wg.Wait()
+	})
+	r.wait()
+	return r
+}
+
+// wait waits for a stop.
+func (r *rig) wait() {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	o, err := r.e.Wait(ctx)
+	if err != nil || !r.e.Halted() {
+		r.t.Fatalf("no stop: %+v, %v", o, err)
+	}
+}
+
+// run executes a command line and returns what it printed and how many
+// exchanges with the server it took.
+func (r *rig) run(line string) (text string, exchanges uint64) {
+	r.t.Helper()
+	r.out.Reset()
+	before := r.client.Exchanges()
+	ctx, cancel := context.WithTimeout(context.Background(), 120*time.Second)
+	defer cancel()
+	if err := r.s.Execute(ctx, line); err != nil {
+		r.t.Fatalf("%s: %v\n%s", line, err, r.out)
+	}
+	return r.out.String(), r.client.Exchanges() - before
+}
+
+// later delays what is read from a connection by a fixed time, without
+// limiting how much is under way: a far line, not a slow one.
+type later struct {
+	net.Conn
+	by   time.Duration
+	data chan parcel
+	rest []byte
+	err  error
+}
+
+type parcel struct {
+	b   []byte
+	due time.Time
+	err error
+}
+
+func delay(c net.Conn, by time.Duration) net.Conn {
+	l := &later{Conn: c, by: by, data: make(chan parcel, 4096)}
+	go func() {
+		defer close(l.data)
+		for {
+			b := make([]byte, 64<<10)
+			n, err := c.Read(b)
+			l.data <- parcel{b[:n], time.Now().Add(by), err}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return l
+}
+
+func (l *later) Read(b []byte) (int, error) {
+	for len(l.rest) == 0 {
+		if l.err != nil {
+			return 0, l.err
+		}
+		p, ok := <-l.data
+		if !ok {
+			return 0, io.EOF
+		}
+		time.Sleep(time.Until(p.due))
+		l.rest, l.err = p.b, p.err
+	}
+	n := copy(b, l.rest)
+	l.rest = l.rest[n:]
+	return n, nil
+}
