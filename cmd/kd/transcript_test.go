@@ -1,0 +1,653 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"openkd/sim"
+)
+
+// The transcripts in testdata pin what a person sees. Each file is a family of
+// commands; each "-- name.in --" in it is a session with a machine of its own,
+// and "-- name.out --" is everything that was shown and typed. A session is run
+// twice: on a server in this process, and through a kdsrv process on TCP. Both
+// must show the same, byte for byte, and what the file says.
+//
+//	go test ./cmd/kd -run Transcript -update    writes the .out anew; read them!
+//
+// The lines of an .in are typed, each when the debugger waits at a prompt.
+// {nt!Name} in them stands for nt+0x..., the place of a symbol that the
+// debugger does not know yet, and {tmp} for a folder of the session. Lines that
+// begin with # are for the stage hands:
+//
+//	#kd args           start a debugger; quotes keep blanks together. A machine
+//	                   is switched on when its first debugger connects. The
+//	                   link is added, unless args have a -k or begin with -nolink
+//	#machine k=v ...   before the first #kd: processors, seed, modules, quirks,
+//	                   break=boot
+//	#order what args   ask the machine for something that it does when it runs
+//	#wait text         until text has been shown since the last line typed
+//	#running           until the machine runs
+//	#type line         type at once, whether or not there is a prompt
+//	#reset             pull the machine's reset line
+//	#batch             what follows, up to the next #kd, is standard input as a
+//	                   whole, not typed, and so not in the transcript
+//	#file name         write what follows, up to #end, into {tmp}/name
+//	#cat name          show a file of {tmp}
+//	#end               end of #file; elsewhere, the end of the input
+//	# text             nothing: a comment
+//
+// At the end of an .in and before the next #kd the input ends, if q has not
+// been typed, and the exit code is noted.
+var update = flag.Bool("update", false, "write the transcripts anew")
+
+// patience bounds every wait of a transcript; nothing comes near it.
+const patience = 60 * time.Second
+
+// Only what cannot be equal in two runs is replaced.
+var (
+	clock   = regexp.MustCompile(`(target|occurred) at \([A-Z][a-z]{2} [A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d\.\d{3} \d{4} \(UTC [+-] \d+:\d\d\)\)`)
+	build   = regexp.MustCompile(`(OpenKD kernel debugger) \S+ \S+/\S+`)
+	jsonNow = regexp.MustCompile(`"time":"[^"]*"`)
+)
+
+func normalise(s string, at *stage) string {
+	s = strings.ReplaceAll(s, at.socket, "<socket>")
+	s = strings.ReplaceAll(s, at.tmp, "<tmp>")
+	s = clock.ReplaceAllString(s, "$1 at (<now>)")
+	s = build.ReplaceAllString(s, "$1 <version> <system>")
+	return jsonNow.ReplaceAllString(s, `"time":"<now>"`)
+}
+
+func TestTranscripts(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the machines of the transcripts are served at Unix sockets")
+	}
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no transcripts:", err)
+	}
+	srv := startServer(t)
+	t.Run("families", func(t *testing.T) {
+		for _, file := range files {
+			t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+				t.Parallel()
+				family(t, file, srv)
+			})
+		}
+	})
+}
+
+func family(t *testing.T, file string, srv *kdsrvProcess) {
+	a, err := readArchive(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.TrimSpace(a.comment) == "" {
+		t.Error("the file does not say what it shows")
+	}
+	golden := map[string]string{}
+	for _, f := range a.files {
+		if name, ok := strings.CutSuffix(f.name, ".out"); ok {
+			golden[name] = f.data
+		}
+	}
+	var mu sync.Mutex
+	got := map[string]string{}
+	t.Run("sessions", func(t *testing.T) {
+		for _, f := range a.files {
+			name, ok := strings.CutSuffix(f.name, ".in")
+			if !ok {
+				continue
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				local := play(t, f.data, nil)
+				remote := play(t, f.data, srv)
+				mu.Lock()
+				got[name] = local
+				mu.Unlock()
+				if local != remote {
+					t.Errorf("a server in the process and a kdsrv process differ:\n%s", diff(local, remote))
+				}
+				if want, ok := golden[name]; !*update && (!ok || local != want) {
+					t.Errorf("not as in %s (go test -update writes it anew):\n%s", file, diff(want, local))
+				}
+			})
+		}
+	})
+	for name := range golden {
+		if _, ok := got[name]; !ok && !t.Failed() && flag.Lookup("test.run").Value.String() == "" {
+			t.Errorf("%s.out belongs to no session", name)
+		}
+	}
+	if *update && !t.Failed() {
+		out := archive{comment: a.comment}
+		for _, f := range a.files {
+			if strings.HasSuffix(f.name, ".out") {
+				continue
+			}
+			out.files = append(out.files, f)
+			if name, ok := strings.CutSuffix(f.name, ".in"); ok {
+				text, ran := got[name]
+				if !ran {
+					text = golden[name]
+				}
+				out.files = append(out.files, archiveFile{name + ".out", text})
+			}
+		}
+		if err := os.WriteFile(file, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// archive is a file of files: a comment, and behind each line "-- name --" a
+// file (the txtar format of the Go tools).
+type archive struct {
+	comment string
+	files   []archiveFile
+}
+
+type archiveFile struct{ name, data string }
+
+func readArchive(file string) (archive, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return archive{}, err
+	}
+	text := strings.ReplaceAll(string(b), "\r\n", "\n")
+	marks := regexp.MustCompile(`(?m)^-- (\S+) --\n`).FindAllStringSubmatchIndex(text, -1)
+	a := archive{comment: text}
+	for i, m := range marks {
+		if i == 0 {
+			a.comment = text[:m[0]]
+		}
+		end := len(text)
+		if i+1 < len(marks) {
+			end = marks[i+1][0]
+		}
+		a.files = append(a.files, archiveFile{text[m[2]:m[3]], text[m[1]:end]})
+	}
+	return a, nil
+}
+
+func (a archive) String() string {
+	var b strings.Builder
+	b.WriteString(a.comment)
+	for _, f := range a.files {
+		fmt.Fprintf(&b, "-- %s --\n%s", f.name, f.data)
+		if !strings.HasSuffix(f.data, "\n") {
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
+// diff shows the first lines that differ, with what is around them.
+func diff(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	i := 0
+	for i < len(w) && i < len(g) && w[i] == g[i] {
+		i++
+	}
+	var b strings.Builder
+	from := max(0, i-5)
+	for _, l := range w[from:i] {
+		fmt.Fprintf(&b, "  %s\n", l)
+	}
+	for _, l := range w[i:min(len(w), i+8)] {
+		fmt.Fprintf(&b, "- %s\n", l)
+	}
+	for _, l := range g[i:min(len(g), i+8)] {
+		fmt.Fprintf(&b, "+ %s\n", l)
+	}
+	return fmt.Sprintf("line %d:\n%s", i+1, b.String())
+}
+
+// kdsrvProcess is one kdsrv for all sessions, on a password.
+type kdsrvProcess struct {
+	port int
+	exe  string
+}
+
+const srvPassword = "transcript"
+
+func startServer(t *testing.T) *kdsrvProcess {
+	t.Helper()
+	dir := t.TempDir()
+	s := &kdsrvProcess{exe: filepath.Join(dir, "kdsrv")}
+	if text, err := exec.Command("go", "build", "-o", s.exe, "openkd/cmd/kdsrv").CombinedOutput(); err != nil {
+		t.Fatalf("kdsrv does not build: %v\n%s", err, text)
+	}
+	cmd, port := s.start(t)
+	s.port = port
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		if err := wait(cmd); err != nil {
+			t.Errorf("kdsrv ended with %v:\n%s", err, cmd.Stderr)
+		}
+	})
+	return s
+}
+
+// start starts another process of kdsrv.
+func (s *kdsrvProcess) start(t *testing.T) (*exec.Cmd, int) {
+	t.Helper()
+	cmd := exec.Command(s.exe, "-t", "tcp:port=0,password="+srvPassword)
+	cmd.Stderr = new(bytes.Buffer)
+	first := &screen{changed: make(chan struct{}, 1)}
+	cmd.Stdout = first
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`^kdsrv: listening on tcp:Port=(\d+),.*\n`)
+	if !first.until(func(s string) bool { return line.MatchString(s) }, patience) {
+		cmd.Process.Kill()
+		wait(cmd)
+		t.Fatalf("kdsrv does not say where it listens: %q\n%s", first.text(), cmd.Stderr)
+	}
+	port, _ := strconv.Atoi(line.FindStringSubmatch(first.text())[1])
+	return cmd, port
+}
+
+// wait waits for the process, and kills it when it does not end.
+func wait(cmd *exec.Cmd) error {
+	stop := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	defer stop.Stop()
+	return cmd.Wait()
+}
+
+// screen collects what is shown.
+type screen struct {
+	mu      sync.Mutex
+	b       []byte
+	typed   int // where the output begins that came after the last line typed
+	changed chan struct{}
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	s.b = append(s.b, p...)
+	s.mu.Unlock()
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+// echo shows a line as a terminal would while it is typed.
+func (s *screen) echo(line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.b = append(append(s.b, line...), '\n')
+	s.typed = len(s.b)
+}
+
+func (s *screen) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.b)
+}
+
+func (s *screen) since() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.b[s.typed:])
+}
+
+// until waits until what was shown since the last line typed is as asked for.
+func (s *screen) until(ok func(string) bool, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for !ok(s.since()) {
+		select {
+		case <-s.changed:
+		case <-t.C:
+			return ok(s.since())
+		}
+	}
+	return true
+}
+
+// stage is where a session plays: a machine, its socket, and one debugger after
+// another.
+type stage struct {
+	t      *testing.T
+	srv    *kdsrvProcess
+	tmp    string
+	socket string
+	cfg    sim.Config
+	m      *sim.Machine
+	run    func() // switches the machine on, once
+	screen *screen
+	stderr *screen
+	in     *io.PipeWriter
+	code   chan int
+	all    strings.Builder // the transcript of the debuggers that have ended
+}
+
+// play runs a session and returns its transcript.
+func play(t *testing.T, script string, srv *kdsrvProcess) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kd") // short: the paths of sockets are
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &stage{
+		t: t, srv: srv, tmp: dir, socket: filepath.Join(dir, "vm.sock"),
+		cfg: sim.Config{
+			Processors: 2, Seed: 7, BootTime: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tick: time.Millisecond,
+			// A slow computer must not look like a debugger that went away.
+			LinkTimeout: time.Second,
+		},
+	}
+	defer s.hangUp()
+	lines := strings.Split(strings.TrimSuffix(script, "\n"), "\n")
+	for i := 0; i < len(lines); i++ {
+		line := s.expand(lines[i])
+		if t.Failed() {
+			break
+		}
+		if !strings.HasPrefix(line, "#") {
+			s.prompt()
+			s.typeLine(line)
+			continue
+		}
+		verb, rest, _ := strings.Cut(line[1:], " ")
+		switch verb {
+		case "":
+		case "machine":
+			s.machine(rest)
+		case "file":
+			var b strings.Builder
+			for i++; i < len(lines) && lines[i] != "#end"; i++ {
+				b.WriteString(s.expand(lines[i]) + "\n")
+			}
+			if err := os.WriteFile(filepath.Join(s.tmp, rest), []byte(b.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		case "cat":
+			b, err := os.ReadFile(filepath.Join(s.tmp, rest))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(&s.all, "[%s]\n%s[end of %s]\n", rest, b, rest)
+		case "kd":
+			s.hangUp()
+			s.kd(rest)
+		case "batch":
+			var b strings.Builder
+			for i++; i < len(lines) && !strings.HasPrefix(lines[i], "#kd"); i++ {
+				b.WriteString(s.expand(lines[i]) + "\n")
+			}
+			i--
+			io.WriteString(s.in, b.String())
+			s.in.Close()
+		case "order":
+			s.order(rest)
+		case "wait":
+			if !s.screen.until(func(shown string) bool { return strings.Contains(shown, rest) }, patience) {
+				t.Fatalf("%q was not shown:\n%s", rest, s.screen.text())
+			}
+		case "running":
+			s.running()
+		case "reset":
+			s.m.Reset()
+		case "type":
+			s.typeLine(rest)
+		case "end":
+			s.in.Close()
+		default:
+			t.Fatalf("%q is no direction", line)
+		}
+	}
+	s.hangUp()
+	return normalise(s.all.String(), s)
+}
+
+var symbolRef = regexp.MustCompile(`\{(\w+)!(\w+)\}`)
+
+// expand puts folders and places of symbols into a line.
+func (s *stage) expand(line string) string {
+	line = strings.ReplaceAll(line, "{tmp}", s.tmp)
+	line = strings.ReplaceAll(line, "{socket}", s.socket)
+	return symbolRef.ReplaceAllStringFunc(line, func(ref string) string {
+		s.powerUp()
+		name := ref[1 : len(ref)-1]
+		mod, _, _ := strings.Cut(name, "!")
+		at, ok := s.m.Symbol(name)
+		if !ok {
+			s.t.Fatalf("the machine has no symbol %s", name)
+		}
+		for _, m := range s.m.Modules() {
+			if at >= m.Base && at < m.Base+m.Size {
+				return fmt.Sprintf("%s+0x%x", mod, at-m.Base)
+			}
+		}
+		return fmt.Sprintf("%#x", at)
+	})
+}
+
+func (s *stage) machine(text string) {
+	for _, kv := range strings.Fields(text) {
+		k, v, _ := strings.Cut(kv, "=")
+		n, _ := strconv.Atoi(v)
+		switch k {
+		case "processors":
+			s.cfg.Processors = n
+		case "modules":
+			s.cfg.Modules = n
+		case "seed":
+			s.cfg.Seed = int64(n)
+		case "quirks":
+			s.cfg.Quirks = sim.Quirks(v)
+		case "break":
+			s.cfg.BreakAtBoot = v == "boot"
+		case "autoreboot":
+			s.cfg.AutoReboot = true
+		default:
+			s.t.Fatalf("a machine has no %q", kv)
+		}
+	}
+}
+
+// powerUp makes the machine and its socket, once. It is switched on when the
+// first debugger connects, so that the boot is met in full by every run.
+func (s *stage) powerUp() {
+	if s.m != nil {
+		return
+	}
+	m, err := sim.New(s.cfg)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ln, err := net.Listen("unix", s.socket)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.m = m
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	var once sync.Once
+	s.run = func() {
+		once.Do(func() {
+			wg.Go(func() {
+				if err := m.Run(ctx); err != nil {
+					s.t.Error("the machine:", err)
+				}
+			})
+		})
+	}
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			s.run()
+			wg.Go(func() { m.Serve(ctx, c) })
+		}
+	})
+	s.t.Cleanup(func() {
+		s.run() // what was never used is switched on and off
+		cancel()
+		ln.Close()
+		wg.Wait()
+	})
+}
+
+// kd starts a debugger.
+func (s *stage) kd(text string) {
+	s.powerUp()
+	args := words(text)
+	if len(args) > 0 && args[0] == "-nolink" {
+		args = args[1:]
+	} else if !contains(args, "-k") {
+		link := "com:pipe,port=" + s.socket
+		if s.srv != nil {
+			link = s.through(link)
+		}
+		args = append([]string{"-k", link}, args...)
+	}
+	s.screen = &screen{changed: make(chan struct{}, 1)}
+	s.stderr = &screen{changed: make(chan struct{}, 1)}
+	var in *io.PipeReader
+	in, s.in = io.Pipe()
+	s.code = make(chan int, 1)
+	fmt.Fprintf(&s.all, "%s\n", strings.TrimSpace("$ kd "+text))
+	code, out, errs := s.code, s.screen, s.stderr
+	go func() {
+		c := run(args, in, out, errs)
+		in.CloseWithError(errors.New("kd has ended"))
+		code <- c
+	}()
+}
+
+func (s *stage) through(link string) string {
+	return fmt.Sprintf("kdsrv:server=@{tcp:server=127.0.0.1,port=%d,password=%s},trans=@{%s}", s.srv.port, srvPassword, link)
+}
+
+func contains(l []string, s string) bool {
+	for _, x := range l {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// words splits at blanks outside of double quotes.
+func words(text string) []string {
+	var l []string
+	for _, m := range regexp.MustCompile(`"([^"]*)"|(\S+)`).FindAllStringSubmatch(text, -1) {
+		l = append(l, m[1]+m[2])
+	}
+	return l
+}
+
+// hangUp ends the input, waits for the debugger's end and notes its exit code.
+func (s *stage) hangUp() {
+	if s.code == nil {
+		return
+	}
+	s.in.Close()
+	var code int
+	select {
+	case code = <-s.code:
+	case <-time.After(patience):
+		s.t.Fatalf("kd does not end:\n%s", s.screen.text())
+	}
+	s.code = nil
+	s.all.WriteString(s.screen.text())
+	if text := s.stderr.text(); text != "" {
+		s.all.WriteString("[standard error]\n" + text)
+	}
+	fmt.Fprintf(&s.all, "[exit code %d]\n\n", code)
+}
+
+var atPrompt = regexp.MustCompile(`(?:^|[^\w])(?:\d+: )?kd> $|Input> $`)
+
+// prompt waits until the debugger waits.
+func (s *stage) prompt() {
+	if !s.screen.until(func(shown string) bool { return atPrompt.MatchString(shown) }, patience) {
+		s.t.Fatalf("no prompt:\n%s\n%s", s.screen.text(), s.stderr.text())
+	}
+}
+
+func (s *stage) typeLine(line string) {
+	s.screen.echo(line)
+	if _, err := io.WriteString(s.in, line+"\n"); err != nil {
+		s.t.Errorf("nobody reads %q: %v\n%s", line, err, s.screen.text())
+	}
+}
+
+// running waits until the processors work.
+func (s *stage) running() {
+	from := s.m.Stats().Ticks
+	for end := time.Now().Add(patience); s.m.Stats().Ticks < from+3; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("the machine does not run:\n%s", s.screen.text())
+		}
+	}
+}
+
+// order asks the machine for something.
+func (s *stage) order(text string) {
+	s.powerUp()
+	what, rest, _ := strings.Cut(text, " ")
+	var n []uint64
+	for _, f := range strings.Fields(rest) {
+		v, _ := strconv.ParseUint(f, 0, 64)
+		n = append(n, v)
+	}
+	n = append(n, make([]uint64, 5)...)
+	switch what {
+	case "break":
+		s.m.Break()
+	case "print":
+		s.m.Print(strings.ReplaceAll(rest, `\n`, "\n"))
+	case "prompt":
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		done := make(chan struct{})
+		go func() { defer close(done); s.m.Prompt(ctx, rest) }()
+		s.t.Cleanup(func() { cancel(); <-done })
+	case "load":
+		s.m.LoadDriver(rest)
+	case "unload":
+		s.m.UnloadDriver(rest)
+	case "bugcheck":
+		s.m.BugCheck(uint32(n[0]), n[1:5]...)
+	case "access":
+		s.m.RaiseAccessViolation(n[0], n[1] != 0)
+	case "assert":
+		s.m.Assert()
+	case "watch":
+		s.m.Watch(uint32(n[0]))
+	case "call":
+		s.m.Call(n[0])
+	case "command":
+		s.m.CommandString("test", rest)
+	case "reboot":
+		s.m.Reboot()
+	default:
+		s.t.Fatalf("the machine takes no order %q", text)
+	}
+}
