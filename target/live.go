@@ -725,9 +725,6 @@ func (l *Live) symbols(s kdproto.StateChange) {
 	}
 	l.mu.Lock()
 	wanted, h := l.breakWanted, l.host
-	if wanted {
-		l.lastPoke = time.Now()
-	}
 	recently := time.Since(l.lastBreak) < l.opt.PokeEvery
 	l.mu.Unlock()
 	if wanted && h != nil && !recently {

@@ -238,7 +238,7 @@ func (x *exchange) do(r *Request) error {
 		if err := l.setContext(r.Processor, r.Data); err != nil {
 			return x.refused()
 		}
-		l.moved = true
+		l.moved = l.arch.PC(r.Data) != l.stop.PC
 		return x.done(kdproto.StatusSuccess, uint64(len(r.Data)))
 	case OpVersion:
 		a, err := x.ask(kdproto.NewRequest(kdproto.APIGetVersion, l.report.Processor, nil, nil))
