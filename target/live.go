@@ -387,7 +387,11 @@ func (l *Live) poke(h link.Host) {
 	}
 	pause := l.opt.PokeEvery
 	if state == StateRunning {
-		pause *= 2 // it is alive: seconds, not milliseconds, on a busy machine
+		// A byte that arrives while the target prints is swallowed. What is sent
+		// too much is passed over later.
+		if l.breaksSent <= 1 {
+			pause /= 4
+		}
 	} else if l.pokes > 4 {
 		pause *= time.Duration(min(l.pokes-3, 8))
 		if wanted {
@@ -724,10 +728,11 @@ func (l *Live) symbols(s kdproto.StateChange) {
 		return
 	}
 	l.mu.Lock()
-	wanted, h := l.breakWanted, l.host
-	recently := time.Since(l.lastBreak) < l.opt.PokeEvery
+	// A kernel that has just reported itself looks for a break-in once, early.
+	h := l.host
+	now := l.breakWanted && l.lastBreak.IsZero()
 	l.mu.Unlock()
-	if wanted && h != nil && !recently {
+	if now && h != nil {
 		l.sendBreak(h)
 	}
 }

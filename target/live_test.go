@@ -593,6 +593,32 @@ func TestPrompt(t *testing.T) {
 	}
 }
 
+// TestBreakInIsRepeated: a byte that arrives while the target prints is
+// swallowed; nobody has to ask twice.
+func TestBreakInIsRepeated(t *testing.T) {
+	b := halted(t)
+	b.resume(target.Resume{})
+	b.puppet.mu.Lock()
+	b.lose = 2
+	b.puppet.mu.Unlock()
+	if err := b.live.BreakIn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// The target talks all the while, which must not put the repetition off.
+	talk := make(chan struct{})
+	go func() {
+		defer close(talk)
+		for range 20 {
+			b.do <- func() { b.loadSymbols(context.Background(), "x.sys", false) }
+		}
+	}()
+	if s := b.wait(target.EventHalted).Stop; !s.Asked {
+		t.Errorf("stop %s", brief(s))
+	}
+	b.resume(target.Resume{})
+	<-talk
+}
+
 // TestWhileRunning: what needs a halted target says so at once.
 func TestWhileRunning(t *testing.T) {
 	b := halted(t)

@@ -52,6 +52,7 @@ type puppet struct {
 	cpu     uint16
 	files   int // answers to file requests
 	stuck   int // resumed on a coded breakpoint
+	lose    int // break-in bytes to swallow
 
 	// intercept, when set, sees a request before it is served and may swallow
 	// it (no reply) or answer it.
@@ -106,6 +107,13 @@ func (p *puppet) start(boot bool) {
 				f()
 			case <-time.After(time.Millisecond):
 				if p.link.PollBreakIn() {
+					p.mu.Lock()
+					p.lose--
+					lost := p.lose >= 0
+					p.mu.Unlock()
+					if lost {
+						continue
+					}
 					p.breakIn(ctx)
 				}
 			}
