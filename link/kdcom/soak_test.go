@@ -191,7 +191,9 @@ func (s *soakHost) exchange(ctx context.Context, n uint64) error {
 func soak(t testing.TB, packets int, cfg fault.Config) {
 	a, b := net.Pipe()
 	spoiled := fault.New(a, cfg)
-	h := NewHost(spoiled, HostOptions{AckTimeout: 15 * time.Millisecond, ResendWait: 2 * time.Millisecond, ByteGap: 4 * time.Millisecond, Retries: 10})
+	// Tiny time-outs make it quick; ten of them still last longer than a busy
+	// machine lets a thread wait.
+	h := NewHost(spoiled, HostOptions{AckTimeout: 40 * time.Millisecond, ResendWait: 2 * time.Millisecond, ByteGap: 4 * time.Millisecond, Retries: 10})
 	k := NewTarget(b, TargetOptions{ByteTimeout: 8 * time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	end := make(chan error, 1)
