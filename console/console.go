@@ -258,8 +258,8 @@ func (k *console) owner() int {
 		line, id, err := k.line()
 		switch {
 		case errors.Is(err, io.EOF):
-			if k.tty {
-				k.say("\n")
+			if k.js == nil {
+				k.say("\n") // what follows begins a line of its own
 			}
 			return k.quit(target.LeaveRunning)
 		case err != nil:
@@ -380,7 +380,6 @@ func (k *console) run(line string, id any) *command.Quit {
 	stopWatch := k.watchEnd()
 	err := k.s.Execute(ctx, line)
 	stopWatch()
-	cancelled := ctx.Err() != nil && k.ctx.Err() == nil
 	end()
 	k.mu.Lock()
 	k.asked = 0
@@ -392,7 +391,7 @@ func (k *console) run(line string, id any) *command.Quit {
 	case errors.Is(err, target.ErrClosed):
 		// over tells
 	case errors.Is(err, context.Canceled):
-		if cancelled && k.js == nil && k.e.Halted() {
+		if k.ctx.Err() == nil && k.js == nil && k.e.Halted() {
 			k.say("Command cancelled.\n")
 		}
 	default:

@@ -90,11 +90,11 @@ func TestScript(t *testing.T) {
 		code     int
 	}{
 		{"quit", "? 1\nq\n", nil, "0: kd> Evaluate expression: 1 = 00000000`00000001\n0: kd> ", 0},
-		{"end of input", "? 1\n", nil, "0: kd> Evaluate expression: 1 = 00000000`00000001\n0: kd> ", 0},
-		{"last line without its end", "? 2", nil, "0: kd> Evaluate expression: 2 = 00000000`00000002\n0: kd> ", 0},
-		{"command error", "xyz\n? 1\n", nil, "0: kd>        ^ Syntax error in 'xyz'\n\"xyz\" is not a command; .help lists them\n0: kd> Evaluate expression: 1 = 00000000`00000001\n0: kd> ", 2},
-		{"-c", "", []string{".echo a; .echo b"}, "0: kd> .echo a; .echo b\na\nb\n0: kd> ", 0},
-		{"-c then input", ".echo c\n", []string{".echo a"}, "0: kd> .echo a\na\n0: kd> c\n0: kd> ", 0},
+		{"end of input", "? 1\n", nil, "0: kd> Evaluate expression: 1 = 00000000`00000001\n0: kd> \n", 0},
+		{"last line without its end", "? 2", nil, "0: kd> Evaluate expression: 2 = 00000000`00000002\n0: kd> \n", 0},
+		{"command error", "xyz\n? 1\n", nil, "0: kd>        ^ Syntax error in 'xyz'\n\"xyz\" is not a command; .help lists them\n0: kd> Evaluate expression: 1 = 00000000`00000001\n0: kd> \n", 2},
+		{"-c", "", []string{".echo a; .echo b"}, "0: kd> .echo a; .echo b\na\nb\n0: kd> \n", 0},
+		{"-c then input", ".echo c\n", []string{".echo a"}, "0: kd> .echo a\na\n0: kd> c\n0: kd> \n", 0},
 		{"a go at the end leaves", "g\n", nil, "0: kd> ", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -124,7 +124,7 @@ func TestQueue(t *testing.T) {
 	}
 	r.met()
 	code := Run(context.Background(), r.opt)
-	want := connectText + stopText + "0: kd> hello from the target\n" + stopText + "after\n0: kd> next\n0: kd> "
+	want := connectText + stopText + "0: kd> hello from the target\n" + stopText + "after\n0: kd> next\n0: kd> \n"
 	if got := strings.TrimSuffix(r.out.String(), "left\n"); got != want || code != 0 {
 		t.Errorf("exit %d\n got: %q\nwant: %q", code, got, want)
 	}

@@ -155,7 +155,9 @@ func (p *plain) ended() bool {
 }
 
 func (p *plain) next(ctx context.Context, prompt string) (string, error) {
-	io.WriteString(p.out, prompt)
+	if prompt != "" {
+		io.WriteString(p.out, prompt)
+	}
 	for {
 		p.mu.Lock()
 		if len(p.lines) > 0 {

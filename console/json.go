@@ -50,11 +50,14 @@ func (j *jsonOut) put(v map[string]any) {
 }
 
 func (j *jsonOut) putLocked(v map[string]any) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		b, _ = json.Marshal(map[string]any{"type": "error", "message": err.Error()})
+	var b bytes.Buffer
+	e := json.NewEncoder(&b) // ends the line
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		b.Reset()
+		e.Encode(map[string]any{"type": "error", "message": err.Error()})
 	}
-	j.out.Write(append(b, '\n'))
+	j.out.Write(b.Bytes())
 }
 
 // jsonText is where commands write in JSON mode.
@@ -303,7 +306,7 @@ func (j *jsonOut) send(k *console, ev engine.Event) {
 func moduleJSON(m *target.Module, name string) map[string]any {
 	return map[string]any{
 		"name": name, "path": strings.ToValidUTF8(m.Path, "\ufffd"), "unload": m.Unload, "all": m.All,
-		"base": hex64(m.Base), "size": m.Size, "checksum": m.CheckSum, "processId": m.ProcessID,
+		"base": hex64(m.Base), "size": m.Size, "checksum": m.CheckSum, "processId": hex64(m.ProcessID),
 	}
 }
 
