@@ -711,11 +711,11 @@ func (l *Live) symbols(s kdproto.StateChange) {
 	cfg := l.cfg
 	l.mu.Unlock()
 	stop := matchModule(cfg.StopOnLoad, m.Path)
-	reason := StopLoad
+	reason, first := StopLoad, false
 	if m.Unload {
 		stop, reason = matchModule(cfg.StopOnUnload, m.Path), StopUnload
 	} else if l.firstLoad {
-		l.firstLoad = false
+		l.firstLoad, first = false, true
 		stop = stop || cfg.BreakOnFirstLoad
 	}
 	l.emit(Event{Kind: EventModule, Module: m})
@@ -724,16 +724,40 @@ func (l *Live) symbols(s kdproto.StateChange) {
 		return
 	}
 	l.report = s
-	if err := l.contin(kdproto.DbgContinue); err != nil {
+	if first {
+		l.askEarly()
+	}
+	l.contin(kdproto.DbgContinue)
+}
+
+// askEarly leaves a break-in byte with a kernel that has just reported itself,
+// so that it stops as early as it can. A stopped target takes a byte that is
+// followed by silence for a break-in: it remembers it and reports again. (One
+// sent right after the resume meets a kernel that prints and is swallowed.)
+func (l *Live) askEarly() {
+	l.mu.Lock()
+	wanted, h := l.breakWanted, l.host
+	l.mu.Unlock()
+	if !wanted || h == nil || l.sendBreak(h) != nil {
 		return
 	}
-	l.mu.Lock()
-	// A kernel that has just reported itself looks for a break-in once, early.
-	h := l.host
-	now := l.breakWanted && l.lastBreak.IsZero()
-	l.mu.Unlock()
-	if now && h != nil {
-		l.sendBreak(h)
+	t := time.NewTimer(min(l.opt.ReplyTimeout, time.Second))
+	defer t.Stop()
+	for {
+		p, err := l.nextReply(t.C)
+		switch {
+		case err != nil:
+			return
+		case p.Type != kdproto.TypeStateChange64:
+			if p.Type != kdproto.TypeManipulate {
+				l.inline(p)
+			}
+		case p.Fresh:
+			l.backlog = append(l.backlog, p)
+			return
+		default:
+			return
+		}
 	}
 }
 
