@@ -435,7 +435,13 @@ func (p *parser) word() (uint64, error) {
 		return 0, p.fail(Overflow, at, "the number has more than 64 bits")
 	}
 	if w[0] >= '0' && w[0] <= '9' {
-		return 0, p.fail(Syntax, at, "not a number in base %d (0x, 0n, 0t and 0y in front mean base 16, 10, 8 and 2)", p.radix)
+		base := p.radix
+		if len(w) > 1 && w[0] == '0' {
+			if b, ok := prefixes[w[1]|0x20]; ok {
+				base = b
+			}
+		}
+		return 0, p.fail(Syntax, at, "not a number in base %d (0x, 0n, 0t and 0y in front mean base 16, 10, 8 and 2)", base)
 	}
 	low := strings.ToLower(w)
 	switch low {

@@ -121,6 +121,8 @@ func TestErrors(t *testing.T) {
 		{"@foo", 0, "Couldn't resolve error at '@foo': the target has no register"},
 		{"@$foo", 1, "Couldn't resolve error at '$foo': there is no pseudo-register"},
 		{"12g", 0, "Syntax error at '12g': not a number in base 16"},
+		{"0n12a", 0, "Syntax error at '0n12a': not a number in base 10"},
+		{"0y12", 0, "Syntax error at '0y12': not a number in base 2"},
 		{"1/0", 2, "Operand error at '0': division by zero"},
 		{"1 mod (2-2)", 6, "Operand error at '(': division by zero"},
 		{"poi(0)", 0, "Memory access error at 'poi': no memory there"},

@@ -25,19 +25,15 @@ func number(w string, radix int, prefix bool) (uint64, int, numberKind) {
 	return 0, 0, notNumber
 }
 
+// prefixes are the letters behind a leading zero that name a base.
+var prefixes = map[byte]int{'x': 16, 'n': 10, 't': 8, 'y': 2}
+
 func digits(w string, radix int) (uint64, numberKind) {
 	s := w
 	base := uint64(radix)
 	if len(s) > 1 && s[0] == '0' {
-		switch s[1] {
-		case 'x', 'X':
-			s, base = s[2:], 16
-		case 'n', 'N':
-			s, base = s[2:], 10
-		case 't', 'T':
-			s, base = s[2:], 8
-		case 'y', 'Y':
-			s, base = s[2:], 2
+		if b, ok := prefixes[s[1]|0x20]; ok {
+			s, base = s[2:], uint64(b)
 		}
 	}
 	if n := len(s); n > 1 && len(s) == len(w) && (s[n-1] == 'h' || s[n-1] == 'H') {
