@@ -578,7 +578,7 @@ func cmdDumpCounted(c *Call) error {
 	return nil
 }
 
-// cmdDumpList follows a list in one exchange.
+// cmdDumpList follows a list, forwards in one exchange.
 func cmdDumpList(c *Call) error {
 	addr, rest, err := c.EvalPrefix(c.Args)
 	if err != nil {
@@ -603,20 +603,14 @@ func cmdDumpList(c *Call) error {
 		return engine.ErrUnknownMachine
 	}
 	addr = c.S.canon(addr)
-	head := addr
-	back := strings.EqualFold(c.Name, "dlb")
+	node := target.Piece{Via: target.ViaNode, Len: uint32(words * uint64(p))}
 	// The first node is shown too, so it is asked for beside the list. A list
 	// ends at its head, which the first node plays.
-	link := uint32(0)
-	if back {
-		link = uint32(p)
-		head += uint64(p)
-	}
 	batch := []target.Request{{Op: target.OpReadVirtual, Addr: addr, Len: words * uint64(p)}}
-	if count > 1 {
-		piece := target.Piece{Via: target.ViaNode, Len: uint32(words * uint64(p))}
+	back := strings.EqualFold(c.Name, "dlb")
+	if count > 1 && !back {
 		batch = append(batch, target.Request{Op: target.OpFollow, List: &target.List{
-			Head: head, LinkOffset: link, Pointer: uint8(p), MaxNodes: uint32(count - 1), Pieces: []target.Piece{piece},
+			Head: addr, Pointer: uint8(p), MaxNodes: uint32(count - 1), Pieces: []target.Piece{node},
 		}})
 	}
 	r, err := c.S.Engine.Do(c.Ctx, batch...)
@@ -630,6 +624,25 @@ func cmdDumpList(c *Call) error {
 			return err
 		}
 		nodes = append(nodes, more...)
+	}
+	// A Blink points to the Flink in front of the next Blink, which is no chain
+	// that the server can follow: one exchange for each node.
+	for at := addr; back && uint64(len(nodes)) < count; {
+		r, err := c.S.Engine.Do(c.Ctx, target.Request{Op: target.OpReadVirtual, Addr: at + uint64(p), Len: uint64(p)})
+		if err != nil {
+			return err
+		}
+		link := r[0].Data()
+		if len(link) < p {
+			break
+		}
+		if at = c.S.canon(number(link)); at == addr {
+			break
+		}
+		if r, err = c.S.Engine.Do(c.Ctx, target.Request{Op: target.OpReadVirtual, Addr: at, Len: words * uint64(p)}); err != nil {
+			return err
+		}
+		nodes = append(nodes, target.Node{Addr: at, Pieces: [][]byte{r[0].Data()}})
 	}
 	cell := hexFormat(p, 1)
 	for i, n := range nodes {

@@ -40,6 +40,9 @@ func halted(t testing.TB, processors int, change ...func(*enginetest.Fake)) (*Se
 	le(0x330, data+0x340) // a list of three
 	le(0x340, data+0x350)
 	le(0x350, data+0x330)
+	le(0x338, data+0x350) // and back
+	le(0x348, data+0x330)
+	le(0x358, data+0x340)
 	copy(page[0x400:], "\x00\x00\x80\x3f\x00\x00\x00\xc0")
 	le(0x408, 0x3ff8000000000000)
 	f.Write(data, page)
@@ -94,6 +97,8 @@ func TestMemory(t *testing.T) {
 		{"dpp fffff804`00000330 L1", d + "330  fffff804`00000340 fffff804`00000350\n"},
 		{"ds fffff804`00000320", d + "320  \"Hello, world\"\n"},
 		{"dl fffff804`00000330 10 1", d + "330  fffff804`00000340\n" + d + "340  fffff804`00000350\n" + d + "350  fffff804`00000330\n"},
+		{"dlb fffff804`00000330", d + "330  fffff804`00000340 fffff804`00000350\n" + d + "350  fffff804`00000330 fffff804`00000340\n" + d + "340  fffff804`00000350 fffff804`00000330\n"},
+		{"dlb fffff804`00000330 2 1", d + "330  fffff804`00000340\n" + d + "350  fffff804`00000330\n"},
 		{"db /p 1000 L4", "00000000`00001000  00 01 02 03                                      ....\n"},
 		{"!db 1000 L4", "#    1000 00 01 02 03                                      ....\n"},
 		{"!dd [uc] -m 1000 L2", "#    1000 03020100 07060504\n"},
