@@ -134,6 +134,9 @@ func (c *Call) access(bp *engine.Breakpoint, args string) (rest string, err erro
 	default:
 		return "", c.Fault("Syntax error", args, "the size is 1, 2, 4 or 8 bytes: %c4", word[0])
 	}
+	if k == arch.HWExecute && bp.Len != 1 {
+		return "", c.Fault("Syntax error", args, "an execute breakpoint has size 1, at the first byte of an instruction: e1")
+	}
 	return strings.TrimLeft(rest, " \t"), nil
 }
 

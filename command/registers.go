@@ -280,7 +280,7 @@ func (c *Call) assign(a *arch.Arch, n int, name, kind, at, text string) (rest st
 		return "", c.S.SetFixedAlias(int(name[3]-'0'), strings.TrimSpace(text))
 	}
 	if text == "" {
-		return "", c.Fault("Syntax error", at, "a value is expected behind '='")
+		return "", c.Fault("Syntax error", "", "a value is expected behind '='")
 	}
 	if kind != "" {
 		return "", c.Fault("Syntax error", at, "a type is for showing; values are written whole")

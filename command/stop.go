@@ -208,17 +208,23 @@ const breakInBox = `************************************************************
 *******************************************************************************
 `
 
+const bugCheckBox = `*******************************************************************************
+*                                                                             *
+*                        Bugcheck Analysis                                    *
+*                                                                             *
+*******************************************************************************
+`
+
 func (s *Session) showBugCheck(b *engine.BugCheck) {
 	if b == nil {
 		return
 	}
-	line := strings.Repeat("*", 79)
 	when := "Bugcheck callbacks have not been invoked."
 	if b.Status == 4 {
 		when = "Bugcheck callbacks have been invoked; the dump, if there is one, is written."
 	}
-	fmt.Fprintf(s.w, "\nA fatal system error has occurred.\n%s\n\n%s\n%s\nBugCheck %X, {%x, %x, %x, %x}\n\n",
-		when, line, line, b.Code, b.Args[0], b.Args[1], b.Args[2], b.Args[3])
+	fmt.Fprintf(s.w, "\nA fatal system error has occurred.\n%s\n\n%s\nBugCheck %X, {%x, %x, %x, %x}\n\n",
+		when, bugCheckBox, b.Code, b.Args[0], b.Args[1], b.Args[2], b.Args[3])
 	if b.Repeat {
 		put(s, "The target stops here at every g from now on; .reboot starts it again.\n")
 	}

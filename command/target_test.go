@@ -187,6 +187,15 @@ cs=0000  ss=0000  ds=0000  es=0000  fs=0000  gs=0000             efl=00000046
 	r.fails("r? $t1=5", "type information")
 }
 
+// The caret stands where the value is missing.
+func TestMissingValue(t *testing.T) {
+	r := newRig(t, 1)
+	r.s.Execute(r.ctx, "r rax=")
+	if got := r.out.take(); !strings.HasPrefix(got, strings.Repeat(" ", len("kd> r rax="))+"^") {
+		t.Error(got)
+	}
+}
+
 func TestMSRCommands(t *testing.T) {
 	r := newRig(t, 1)
 	r.f.MSR[0xC0000082] = 0xFFFFF80012345678
@@ -217,6 +226,7 @@ func TestBreakpointCommands(t *testing.T) {
 	r.fails("bc x", "decimal")
 	r.fails("ba w3 nt", "the size is 1, 2, 4 or 8")
 	r.fails("ba w8 nt+1", "divisible by 8")
+	r.fails("ba e4 nt", "an execute breakpoint has size 1")
 	r.fails("ba x4 nt", "the access is")
 	r.fails("bp nt 0", "1 or more")
 	r.fails("bp nt \"abc", "closing quote")
@@ -440,6 +450,9 @@ func TestBugCheckStop(t *testing.T) {
 	}
 	got := r.out.take()
 	if strings.Count(got, "BugCheck D1, {9, 0, 0, 0}\n") != 2 || strings.Count(got, "stops here at every g") != 1 {
+		t.Error(got)
+	}
+	if !strings.Contains(got, ".\n\n******") || strings.Count(got, "Bugcheck Analysis") != 2 {
 		t.Error(got)
 	}
 	r.fails(".crash", "inside a bug check already")
