@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -57,11 +58,16 @@ import (
 var update = flag.Bool("update", false, "write the transcripts anew")
 
 // patience bounds every wait of a transcript; nothing comes near it.
-const patience = 60 * time.Second
+var patience = time.Minute
+
+func init() {
+	flag.DurationVar(&patience, "patience", patience, "how long a transcript waits for anything")
+}
 
 // Only what cannot be equal in two runs is replaced.
 var (
 	clock   = regexp.MustCompile(`(target|occurred) at \([A-Z][a-z]{2} [A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d\.\d{3} \d{4} \(UTC [+-] \d+:\d\d\)\)`)
+	now     = regexp.MustCompile(`(debugger time:) .*`)
 	build   = regexp.MustCompile(`(OpenKD kernel debugger) \S+ \S+/\S+`)
 	jsonNow = regexp.MustCompile(`"time":"[^"]*"`)
 )
@@ -70,6 +76,7 @@ func normalise(s string, at *stage) string {
 	s = strings.ReplaceAll(s, at.socket, "<socket>")
 	s = strings.ReplaceAll(s, at.tmp, "<tmp>")
 	s = clock.ReplaceAllString(s, "$1 at (<now>)")
+	s = now.ReplaceAllString(s, "$1 <now>")
 	s = build.ReplaceAllString(s, "$1 <version> <system>")
 	return jsonNow.ReplaceAllString(s, `"time":"<now>"`)
 }
@@ -346,8 +353,10 @@ type stage struct {
 // play runs a session and returns its transcript.
 func play(t *testing.T, script string, srv *kdsrvProcess) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kd") // short: the paths of sockets are
-	if err != nil {
+	// Short, because the paths of sockets are, and of one length, because carets
+	// stand below paths.
+	dir := filepath.Join(os.TempDir(), "kd"+rand.Text()[:10])
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -423,7 +432,7 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 	return normalise(s.all.String(), s)
 }
 
-var symbolRef = regexp.MustCompile(`\{(\w+)!(\w+)\}`)
+var symbolRef = regexp.MustCompile(`\{(\w+)!([\w.]+)\}`)
 
 // expand puts folders and places of symbols into a line.
 func (s *stage) expand(line string) string {
@@ -583,7 +592,7 @@ func (s *stage) hangUp() {
 	fmt.Fprintf(&s.all, "[exit code %d]\n\n", code)
 }
 
-var atPrompt = regexp.MustCompile(`(?:^|[^\w])(?:\d+: )?kd> $|Input> $`)
+var atPrompt = regexp.MustCompile(`(?:^|[^\w])(?:\d+: )?kd> $|Input> $|(?:^|\n)[0-9a-f\x60]{17} [0-9a-f]+ $`)
 
 // prompt waits until the debugger waits.
 func (s *stage) prompt() {
