@@ -198,11 +198,14 @@ func shutdown(srv *server.Server) {
 	srv.Shutdown(c)
 }
 
+const demoCPUs = 2
+
 // demo starts a simulated machine and a connection server on loopback and
 // returns the way there.
 func (b *backstage) demo(ctx context.Context, stderr io.Writer) (connstr.Kernel, error) {
 	var k connstr.Kernel
-	m, err := sim.New(sim.Config{Processors: 2, Seed: 1, Drivers: time.Minute})
+	// Few retries: nobody is there while it boots.
+	m, err := sim.New(sim.Config{Processors: demoCPUs, Seed: 1, Drivers: time.Minute, Retries: 3})
 	if err != nil {
 		return k, err
 	}
@@ -226,6 +229,13 @@ func (b *backstage) demo(ctx context.Context, stderr io.Writer) (connstr.Kernel,
 			m.Serve(mctx, c)
 		}
 	})
+
+	// A machine that has come up is more to look at than one that boots.
+	for up := time.Now().Add(5 * time.Second); time.Now().Before(up); time.Sleep(10 * time.Millisecond) {
+		if _, ok := m.CPU(demoCPUs - 1); ok && m.Stats().Ticks > 32 {
+			break
+		}
+	}
 
 	lines := server.Lines{Getenv: os.Getenv}
 	srv := server.New(server.Options{Opener: lines.Open, Canonical: lines.Key, Release: version.Release, Logger: quiet})
