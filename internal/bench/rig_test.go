@@ -72,7 +72,6 @@ type rig struct {
 	e      *engine.Engine
 	s      *command.Session
 	out    *bytes.Buffer
-	halt   chan engine.Event
 }
 
 // Event implements engine.Sink.
