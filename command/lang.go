@@ -272,7 +272,11 @@ func (s *Session) statement(ctx context.Context, text string, i, base int) (int,
 		if word == "}" {
 			return st.end, &Fault{Words: "Syntax error", At: text[i:], Help: "this '}' closes nothing", stmt: text[i:st.end], pos: st.name0 - i}
 		}
-		return st.end, &Fault{Words: "Syntax error", At: text[i:], Help: fmt.Sprintf("%q is not a command; .help lists them", clip(strings.ToValidUTF8(word, "?"), 40)), stmt: text[i:st.end], pos: st.name0 - i}
+		help := absent(word)
+		if help == "" {
+			help = fmt.Sprintf("%q is not a command; .help lists them", clip(strings.ToValidUTF8(word, "?"), 40))
+		}
+		return st.end, &Fault{Words: "Syntax error", At: text[i:], Help: help, stmt: text[i:st.end], pos: st.name0 - i}
 	}
 	p := &phrase{s: s, ctx: ctx, text: text, i: st.arg0, start: i, base: base}
 	if f, ok := grammar[st.cmd.Names[0]]; ok && st.cmd.Run == nil {

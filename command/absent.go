@@ -1,0 +1,38 @@
+package command
+
+import (
+	"fmt"
+	"strings"
+)
+
+// absent says of a command that WinDbg has and this debugger has not yet what
+// it would need, so that nobody looks for a misspelling.
+func absent(word string) string {
+	const (
+		symbols = "symbol files"
+		unwind  = "unwind data and symbol files"
+		types   = "type information"
+	)
+	needs := ""
+	switch w := strings.ToLower(word); w {
+	case "k", "kb", "kc", "kd", "kn", "kp", "kv", "kf", "kl", "km", "gu", "wt", ".frame", ".kframes", ".fnent", ".trap", ".cxr", ".ecxr", ".tss", ".thread":
+		needs = unwind
+	case "x", "ln", "ld", "bu", "bm", "uf", "ls", "lsa", "lsc", "lsf", "lsp", ".sympath", ".symfix", ".symopt", ".lines", ".srcpath", ".lsrcpath", ".exepath", ".open":
+		needs = symbols
+	case "dt", "dv", "dx", "dg", ".process", ".context", "#", "a":
+		needs = types
+		if w == "dg" || w == "#" || w == "a" || w == ".context" {
+			needs = "code of its own"
+		}
+	case ".server", ".servers", ".clients", ".endsrv", ".remote", ".remote_exit", ".noshell", ".secure":
+		return fmt.Sprintf("%s is not there yet: sessions cannot be shared yet", word)
+	case ".dump", ".opendump":
+		return fmt.Sprintf("%s is not there yet: dump files are neither read nor written", word)
+	case ".kdfiles", ".pagein", ".load", ".unload", ".chain", ".scriptload", "sx", "sxe", "sxd", "sxi", "sxn", ".shell", ".asm", ".effmach", ".hh", ".pcmd", ".outmask", ".push", ".pop":
+		return fmt.Sprintf("%s is a command of WinDbg that is not there yet", word)
+	}
+	if needs == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s is a command of WinDbg that is not there yet: it needs %s", word, needs)
+}

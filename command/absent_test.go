@@ -1,0 +1,26 @@
+package command
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestAbsent: a command that is named as absent is not there, and one that is
+// there is not named so.
+func TestAbsent(t *testing.T) {
+	s := NewSession(nil, nil, Options{})
+	n := 0
+	for _, w := range strings.Fields("k kb kv gu wt x ln dt dv dx uf bu bm .sympath .reload .server .dump sxe .thread .process bp bs u r") {
+		_, there := s.Lookup(w)
+		said := absent(w) != ""
+		if there == said {
+			t.Errorf("%s: there %v, said to be absent %v", w, there, said)
+		}
+		if said {
+			n++
+		}
+	}
+	if n < 15 {
+		t.Errorf("only %d commands are said to be absent", n)
+	}
+}
