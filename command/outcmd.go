@@ -341,15 +341,15 @@ func narrow(b []byte) string {
 func cmdLogOpen(c *Call) error {
 	args := c.Args
 	stamp := false
-	for strings.HasPrefix(args, "/") {
-		var w string
-		w, args = cutWord(args)
-		switch strings.ToLower(w) {
+options:
+	for {
+		switch w, rest := cutWord(args); strings.ToLower(w) {
 		case "/t":
-			stamp = true
+			stamp, args = true, rest
 		case "/u": // logs are UTF-8, which holds everything that /u is for
-		default:
-			return c.Syntax(w)
+			args = rest
+		default: // a path may begin with / too
+			break options
 		}
 	}
 	name, rest, err := c.fileName(args)

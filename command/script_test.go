@@ -96,7 +96,14 @@ func TestLog(t *testing.T) {
 	if !strings.Contains(b.String(), "No log file is open") {
 		t.Errorf("%q", b.String())
 	}
-	if err := s.Execute(ctx, ".logopen "+filepath.Join(t.TempDir(), "no", "such")); err == nil {
+	plain := filepath.Join(t.TempDir(), "plain.log") // a path that begins with / is no option
+	if err := s.Execute(ctx, ".logopen /u "+plain+"; .echo plain; .logclose"); err != nil {
+		t.Error(err)
+	}
+	if got, _ := os.ReadFile(plain); !strings.Contains(string(got), "plain\n") {
+		t.Errorf("%q", got)
+	}
+	if err := s.Execute(ctx, ".logopen "+filepath.Join(t.TempDir(), "no", "such")); err == nil || !strings.Contains(err.Error(), "such") {
 		t.Error("opened in no folder")
 	}
 }
