@@ -561,10 +561,14 @@ func (l *Live) stateChange(s kdproto.StateChange, fresh bool) {
 		l.origin = -1
 	}
 	if s.Kind == kdproto.StateLoadSymbols && s.LoadSymbols.AllUnloaded() {
+		known := l.version != nil
 		l.version, l.arch, l.dataBlock, l.breakPC = nil, nil, nil, 0
 		clear(l.inserted)
 		l.hwWritten = [4]HWBreak{}
 		l.emit(Event{Kind: EventModule, Module: &Module{Unload: true, All: true}})
+		if known {
+			l.emit(Event{Kind: EventReloaded}) // nothing else tells of the shutdown
+		}
 		l.report = s
 		l.contin(kdproto.DbgContinue)
 		return

@@ -192,6 +192,39 @@ func TestReboot(t *testing.T) {
 	}
 }
 
+// TestShutdown: a target that says that everything is unloaded is said to be
+// new, once, also where its next life lies at the same place.
+func TestShutdown(t *testing.T) {
+	b := halted(t)
+	b.resume(target.Resume{})
+	b.order(func(ctx context.Context) {
+		b.loop(ctx, func() kdproto.StateChange {
+			s := b.report(kdproto.StateLoadSymbols)
+			s.LoadSymbols = kdproto.LoadSymbols{Base: ^uint64(0), Unload: true}
+			return s
+		}, true)
+		b.loadSymbols(ctx, "ntoskrnl.exe", false)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	reloaded := 0
+	for {
+		ev, err := b.live.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch ev.Kind {
+		case target.EventReloaded:
+			reloaded++
+		case target.EventConnected:
+			if reloaded != 1 {
+				t.Errorf("said to be new %d times", reloaded)
+			}
+			return
+		}
+	}
+}
+
 // TestOddities: what a line does between a request and its reply never gives
 // wrong data.
 func TestOddities(t *testing.T) {
