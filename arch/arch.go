@@ -207,6 +207,9 @@ type Reg struct {
 	off      int    // byte offset in the record
 	shift    int    // bit offset from there, below 32
 	viewMask uint64 // bits of Lo that a view leaves out
+
+	needs    uint32 // bits of ContextFlags without which the bytes mean nothing
+	flagsOff int    // of ContextFlags in the record
 }
 
 // Reg finds a register by name, in any case.
@@ -239,6 +242,12 @@ func (r *Reg) Get(s State) (Value, bool) {
 	b := r.record(s)
 	off, n := r.Span()
 	if off+n > len(b) {
+		return Value{}, false
+	}
+	// Floating-point bytes of a record that does not claim them are what lay on
+	// the target's stack. (Segments are filled in by targets that do not claim
+	// them, so only floating point is held to its claim.)
+	if f := uint32(getUint(b, r.flagsOff, 4)); r.needs != 0 && f != 0 && f&r.needs != r.needs {
 		return Value{}, false
 	}
 	if n > 8 {
@@ -329,6 +338,22 @@ func (a *Arch) finish(b *builder) *Arch {
 			panic("arch: register " + r.Name + " is listed twice")
 		}
 		a.byName[r.Name] = r
+		r.flagsOff = a.ctxFlags
+		if r.special {
+			continue
+		}
+		switch {
+		case a.Machine == kdproto.MachineARM64:
+			if r.Mask == MaskFloat {
+				r.needs = 0x400004
+			}
+		case r.Mask == MaskFloat || r.Mask == MaskMMX:
+			r.needs = 0x8 // CONTEXT_FLOATING_POINT
+		case r.Mask == MaskXMM && a.Machine == kdproto.MachineI386:
+			r.needs = 0x20 // CONTEXT_EXTENDED_REGISTERS
+		case r.Mask == MaskXMM:
+			r.needs = 0x8
+		}
 	}
 	return a
 }

@@ -155,6 +155,7 @@ func TestSetGetProperty(t *testing.T) {
 				rng := rand.NewChaCha8([32]byte{rapid.Byte().Draw(t, "seed")})
 				_, _ = rng.Read(s.Context)
 				_, _ = rng.Read(s.Special)
+				a.SetContextFlags(s.Context, ^uint32(0)) // every part is claimed
 				v := Value{rapid.Uint64().Draw(t, "lo"), rapid.Uint64().Draw(t, "hi")}
 				for _, r := range a.regs {
 					before := State{bytes.Clone(s.Context), bytes.Clone(s.Special)}
