@@ -237,9 +237,7 @@ func (k *console) owner() int {
 			return code
 		}
 		if k.promptOpen() {
-			if code, over := k.answer(); over {
-				return code
-			}
+			k.answer()
 			continue
 		}
 		for k.isLost() && k.e.Halted() && k.ctx.Err() == nil {
@@ -377,8 +375,9 @@ func (k *console) run(line string, id any) *command.Quit {
 	if k.js != nil {
 		k.js.start(id)
 	}
-	stopWatch := k.watchEnd()
+	stopWatch, stopPrompts := k.watchEnd(), k.watchPrompts()
 	err := k.s.Execute(ctx, line)
+	stopPrompts()
 	stopWatch()
 	end()
 	k.mu.Lock()
@@ -479,30 +478,60 @@ func (k *console) promptOpen() bool {
 }
 
 // answer asks the person what the target asks.
-func (k *console) answer() (code int, over bool) {
+func (k *console) answer() {
+	ctx, end := k.begin(false)
+	defer end()
+	k.ask(ctx)
+}
+
+// ask asks until the person has answered or ctx ends.
+func (k *console) ask(ctx context.Context) {
 	k.mu.Lock()
 	p := k.prompt
 	k.mu.Unlock()
-	ctx, end := k.begin(false)
-	defer end()
+	if p == nil {
+		return
+	}
 	line, err := k.src.next(ctx, "Input> ")
 	if errors.Is(err, io.EOF) {
 		// Nobody can answer. An empty answer lets the target go on.
 		line, err = "", nil
 	}
 	if err != nil {
-		return 0, false
+		return
 	}
 	if n := int(p.MaxAnswer); n > 0 && len(line) >= n {
 		line = line[:n-1]
 	}
-	if err := k.e.Answer(ctx, line); err != nil {
+	if err := k.e.Answer(ctx, line); err != nil && ctx.Err() == nil {
 		k.say("The answer did not reach the target: %v\n", err)
 	}
 	k.mu.Lock()
-	k.prompt = nil
+	if k.prompt == p {
+		k.prompt = nil
+	}
 	k.mu.Unlock()
-	return 0, false
+}
+
+// watchPrompts answers what the target asks while a command waits for it. It
+// must be told when the command is over. The owner does not read meanwhile: a
+// command that reads input has a target that stands, and such a one asks
+// nothing.
+func (k *console) watchPrompts() (stop func()) {
+	ctx, cancel := context.WithCancel(k.ctx)
+	var w sync.WaitGroup
+	w.Go(func() {
+		for ctx.Err() == nil {
+			if k.promptOpen() {
+				k.ask(ctx)
+			}
+			select {
+			case <-k.changed:
+			case <-ctx.Done():
+			}
+		}
+	})
+	return func() { cancel(); w.Wait() }
 }
 
 // signals turns the process's interrupts into CTRL+C.

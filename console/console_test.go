@@ -224,6 +224,31 @@ func TestPrompt(t *testing.T) {
 	<-code
 }
 
+// TestPromptWhileCommandWaits: a target that g let go asks, and can be answered.
+func TestPromptWhileCommandWaits(t *testing.T) {
+	in, w := io.Pipe()
+	r := newRig(in)
+	r.f.OnResume = func(f *enginetest.Fake, _ target.Resume) {
+		f.Send(target.Event{Kind: target.EventRunning})
+		f.Send(target.Event{Kind: target.EventPrompt, Text: "Really? ", MaxAnswer: 10})
+	}
+	code := make(chan int)
+	go func() { code <- Run(context.Background(), r.opt) }()
+	r.met()
+	r.out.until(t, "kd> ")
+	io.WriteString(w, "g\n")
+	r.out.until(t, "Really? Input> ")
+	io.WriteString(w, "yes\n")
+	for len(answers(r.f)) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if a := answers(r.f); a[0] != "yes" {
+		t.Errorf("%q", a)
+	}
+	w.Close()
+	<-code
+}
+
 func answers(f *enginetest.Fake) []string {
 	f.Lock()
 	defer f.Unlock()
