@@ -95,8 +95,14 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintf(text, "A simulated machine runs behind a connection server on this computer; this session is\n  kd -k \"kdsrv:server=@{%s},trans=@{%s}\"\n.help lists the commands, q leaves.\n\n", k.Server, k.Link)
 	}
 
+	// Ending this process must not leave the target frozen, with breakpoints in
+	// it. A second signal ends it at once.
+	end, stop := signal.NotifyContext(ctx, endSignals()...)
+	defer stop()
+	context.AfterFunc(end, stop)
+
 	cfg := target.Config{Break: f.breakIn, BreakOnFirstLoad: f.firstLoad}
-	client, err := connect(ctx, k, cfg, f.takeOver, &back, tr)
+	client, err := connect(end, k, cfg, f.takeOver, &back, tr)
 	if err != nil {
 		fmt.Fprintln(stderr, "kd:", err)
 		return exitNoConnect
@@ -121,7 +127,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if k.Server != nil && !f.demo {
 		trace = nil // the line is on another machine
 	}
-	return console.Run(ctx, console.Options{
+	return console.Run(end, console.Options{
 		In: stdin, Out: stdout, Err: stderr, Session: s, Engine: e,
 		Commands: f.commands, ScriptFile: f.script, JSON: f.json, NoIO: f.noio, Noisy: f.noisy, Verbose: f.verbose,
 		Versions: banner(), Trace: trace,
@@ -179,7 +185,7 @@ func (b *backstage) close() {
 func connect(ctx context.Context, k connstr.Kernel, cfg target.Config, takeOver bool, back *backstage, tr *tracer) (*kdrpc.Client, error) {
 	open := kdrpc.Open{Link: k.Link.String(), TakeOver: takeOver, Config: cfg}
 	// Ctrl+C before the prompt ends the attempt.
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
 	if k.Server == nil {
 		lines := server.Lines{Getenv: os.Getenv, Trace: tr.packet}
@@ -190,6 +196,15 @@ func connect(ctx context.Context, k connstr.Kernel, cfg target.Config, takeOver 
 	t := *k.Server
 	dial := func(ctx context.Context) (net.Conn, error) { return transport.Dial(ctx, t, transport.Options{}) }
 	return kdrpc.Connect(ctx, dial, open, kdrpc.WithServer(t.String()), kdrpc.WithRelease(version.Release))
+}
+
+// endSignals are those that ask this process to end. Ctrl+C is not among them.
+func endSignals() []os.Signal {
+	s := []os.Signal{syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // else started with nohup
+		s = append(s, syscall.SIGHUP)
+	}
+	return s
 }
 
 func shutdown(srv *server.Server) {
