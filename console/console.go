@@ -104,6 +104,7 @@ type console struct {
 	met    bool               // a target was met
 	lost   bool
 	gone   bool // the session is closed
+	hinted bool // no target was met in the time that a hint allows
 	trace  bool
 	stage  target.Stage // the last one told
 
@@ -306,6 +307,7 @@ func (k *console) wait() bool {
 			select {
 			case <-k.changed:
 				k.mu.Lock()
+				k.leave = k.leave || k.leavesLocked()
 				look := k.prompt != nil || k.leave || k.gone || k.src.ended() && len(k.pending) == 0
 				cancel := k.cancel
 				k.mu.Unlock()
@@ -579,7 +581,8 @@ func (k *console) hints() {
 	defer tick.Stop()
 	told := map[target.Stage]bool{}
 	var at target.Stage
-	since := time.Now()
+	begun := time.Now()
+	since := begun
 	for {
 		select {
 		case <-tick.C:
@@ -588,6 +591,10 @@ func (k *console) hints() {
 		}
 		k.mu.Lock()
 		stage, met := k.stage, k.met
+		if !k.hinted && time.Since(begun) >= hintAfter {
+			k.hinted = true
+			poke(k.changed)
+		}
 		k.mu.Unlock()
 		if stage != at {
 			at, since = stage, time.Now()
@@ -629,14 +636,6 @@ func (k *console) breakIn() {
 	k.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(k.ctx, 10*time.Second)
 		defer cancel()
-		if !met {
-			c := k.e.Config()
-			c.Break = true
-			if err := k.e.Configure(ctx, c); err != nil && k.ctx.Err() == nil {
-				k.say("The break-in could not be sent: %v\n", err)
-			}
-			return
-		}
 		err := k.e.BreakIn(ctx)
 		if err != nil && k.ctx.Err() == nil && !errors.Is(err, target.ErrHalted) {
 			k.say("The break-in could not be sent: %v\n", err)
@@ -746,6 +745,21 @@ func (k *console) early(line string) bool {
 			k.breakIn()
 			return true
 		}
+	}
+	return false
+}
+
+// leavesLocked says that the next line only ends the session and that there is
+// no target which it could wait for. Scripts give a machine the time that it
+// takes until a hint is due.
+func (k *console) leavesLocked() bool {
+	if k.js != nil || len(k.pending) > 0 || !k.lost && (k.met || !k.tty && !k.hinted) || k.e.Halted() {
+		return false
+	}
+	line, ok := k.src.first()
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "q", "qq", "qd":
+		return ok
 	}
 	return false
 }

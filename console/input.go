@@ -24,6 +24,9 @@ type source interface {
 	next(ctx context.Context, prompt string) (string, error)
 	// ended says whether no line is left and none will come.
 	ended() bool
+	// first is the line that comes next, if it is there. Only the owner, or
+	// somebody for whom it waits, may ask.
+	first() (string, bool)
 	// output is where text for the person goes.
 	output() io.Writer
 	// start begins to read.
@@ -154,6 +157,15 @@ func (p *plain) ended() bool {
 	return p.eof && len(p.lines) == 0
 }
 
+func (p *plain) first() (string, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.lines) == 0 {
+		return "", false
+	}
+	return p.lines[0], true
+}
+
 func (p *plain) next(ctx context.Context, prompt string) (string, error) {
 	if prompt != "" {
 		io.WriteString(p.out, prompt)
@@ -282,6 +294,9 @@ func (c *terminal) read() {
 			}
 			c.cond.Broadcast()
 			c.mu.Unlock()
+			if !asking && (b == '\r' || b == '\n') {
+				c.keys.change()
+			}
 		}
 		if err != nil {
 			c.mu.Lock()
@@ -344,6 +359,22 @@ func (c *terminal) ended() bool {
 	return c.eof && len(c.ahead) == 0
 }
 
+func (c *terminal) first() (string, bool) {
+	if c.busy {
+		select {
+		case r := <-c.lines:
+			c.lines <- r
+			return r.line, r.err == nil
+		default:
+			return "", false
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := bytes.IndexAny(c.ahead, "\r\n")
+	return string(c.ahead[:max(n, 0)]), n >= 0
+}
+
 func (c *terminal) next(ctx context.Context, prompt string) (string, error) {
 	for {
 		if !c.busy {
@@ -356,6 +387,7 @@ func (c *terminal) next(ctx context.Context, prompt string) (string, error) {
 			go func() {
 				l, err := c.t.ReadLine()
 				c.lines <- result{l, err}
+				c.keys.change()
 			}()
 		} else {
 			c.ask(true)
