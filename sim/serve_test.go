@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -82,20 +83,29 @@ func version(t *testing.T, network, addr string) kdproto.Version {
 			}
 			continue
 		}
+		// The ids of the debugger before may be in force: then the request is
+		// acknowledged as a duplicate, and only a RESET brings an answer.
+		once, cancel := context.WithTimeout(ctx, 2*time.Second)
 		for {
-			p, err := d.h.Receive(ctx)
+			p, err := d.h.Receive(once)
 			if err != nil {
-				t.Fatal(err)
+				if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+					t.Fatal(err)
+				}
+				d.h.Resync()
+				break
 			}
 			if p.Type == kdproto.TypeStateChange64 {
 				break // repeated: ask again
 			}
 			if r, err := kdproto.DecodeManipulate(p.Payload); err == nil && r.API == kdproto.APIGetVersion {
+				cancel()
 				var v kdproto.Version
 				v.Get(&r.Union)
 				return v
 			}
 		}
+		cancel()
 	}
 }
 
