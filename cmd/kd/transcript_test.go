@@ -49,6 +49,8 @@ import (
 //	#reset             pull the machine's reset line
 //	#batch             what follows, up to the next #kd, is standard input as a
 //	                   whole, not typed, and so not in the transcript
+//	#registers         what was shown last are the registers of processor 0
+//	#memory nt!Name    what was shown last (db) are the machine's bytes there
 //	#file name         write what follows, up to #end, into {tmp}/name
 //	#cat name          show a file of {tmp}
 //	#end               end of #file; elsewhere, the end of the input
@@ -67,13 +69,15 @@ func init() {
 
 // Only what cannot be equal in two runs is replaced.
 var (
-	clock   = regexp.MustCompile(`(target|occurred) at \([A-Z][a-z]{2} [A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d\.\d{3} \d{4} \(UTC [+-] \d+:\d\d\)\)`)
-	now     = regexp.MustCompile(`(debugger time:) .*`)
-	build   = regexp.MustCompile(`(OpenKD kernel debugger) \S+ \S+/\S+`)
-	via     = regexp.MustCompile(`(Remote KD: KdSrv:Server=@\{)[^}]*\}`)
-	goBuild = regexp.MustCompile(`built with go.*`)
-	stages  = regexp.MustCompile(`(?m)^(Connection server reached: .*|Password accepted|Bytes seen)\n`) // -v: of a server, and of packets in pieces
-	jsonNow = regexp.MustCompile(`"time":"[^"]*"`)
+	clock      = regexp.MustCompile(`(target|occurred) at \([A-Z][a-z]{2} [A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d\.\d{3} \d{4} \(UTC [+-] \d+:\d\d\)\)`)
+	now        = regexp.MustCompile(`(debugger time:) .*`)
+	build      = regexp.MustCompile(`(OpenKD kernel debugger) \S+ \S+/\S+`)
+	via        = regexp.MustCompile(`(Remote KD: KdSrv:Server=@\{)[^}]*\}`)
+	goBuild    = regexp.MustCompile(`built with go.*`)
+	stages     = regexp.MustCompile(`(?m)^(Connection server reached: .*|Password accepted|Bytes seen)\n`) // -v: of a server, and of packets in pieces
+	stageEv    = regexp.MustCompile(`(?m)^\{"event":"stage".*\n`)                                          // as stages
+	rawContext = regexp.MustCompile(`("context":)"[0-9a-f]+"`)                                             // long
+	jsonNow    = regexp.MustCompile(`"time":"[^"]*"`)
 )
 
 func normalise(s string, at *stage) string {
@@ -85,6 +89,8 @@ func normalise(s string, at *stage) string {
 	s = goBuild.ReplaceAllString(s, "built with <go>")
 	s = stages.ReplaceAllString(s, "")
 	s = build.ReplaceAllString(s, "$1 <version> <system>")
+	s = rawContext.ReplaceAllString(s, `$1"<context>"`)
+	s = stageEv.ReplaceAllString(s, "")
 	return jsonNow.ReplaceAllString(s, `"time":"<now>"`)
 }
 
@@ -430,6 +436,10 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 			}
 		case "running":
 			s.running()
+		case "registers":
+			s.checkRegisters()
+		case "memory":
+			s.checkMemory(rest)
 		case "reset":
 			s.m.Reset()
 		case "type":
@@ -626,6 +636,45 @@ func (s *stage) running() {
 	for end := time.Now().Add(patience); s.m.Stats().Ticks < from+3; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			s.t.Fatalf("the machine does not run:\n%s", s.screen.text())
+		}
+	}
+}
+
+// checkRegisters compares the registers just shown with those of the processor.
+func (s *stage) checkRegisters() {
+	s.prompt()
+	c, _ := s.m.CPU(0)
+	shown := s.screen.since()
+	for i, n := range []string{"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"} {
+		if want := fmt.Sprintf("%3s=%016x", n, c.R[i]); !strings.Contains(shown, want) {
+			s.t.Errorf("the processor has %s:\n%s", want, shown)
+		}
+	}
+	if want := fmt.Sprintf("rip=%016x ", c.RIP); !strings.Contains(shown, want) {
+		s.t.Errorf("the processor has %s:\n%s", want, shown)
+	}
+	if want := fmt.Sprintf("efl=%08x", c.RFlags); !strings.Contains(shown, want) {
+		s.t.Errorf("the processor has %s:\n%s", want, shown)
+	}
+}
+
+// checkMemory compares the lines of db just shown with the machine's memory.
+func (s *stage) checkMemory(symbol string) {
+	s.prompt()
+	at, ok := s.m.Symbol(symbol)
+	if !ok {
+		s.t.Fatalf("the machine has no symbol %s", symbol)
+	}
+	lines := regexp.MustCompile(`(?m)^([0-9a-f]{8})\x60([0-9a-f]{8})  ([0-9a-f -]{47}) `).FindAllStringSubmatch(s.screen.since(), -1)
+	if len(lines) == 0 {
+		s.t.Fatalf("no memory is shown:\n%s", s.screen.since())
+	}
+	for i, l := range lines {
+		b := make([]byte, 16)
+		s.m.ReadVirtual(at+uint64(i)*16, b)
+		want := fmt.Sprintf("% x-% x", b[:8], b[8:])
+		if addr := fmt.Sprintf("%016x", at+uint64(i)*16); l[1]+l[2] != addr || l[3] != want {
+			s.t.Errorf("at %s the machine has\n%s, shown is\n%s", addr, want, l[0])
 		}
 	}
 }
