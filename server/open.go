@@ -88,7 +88,7 @@ func (o Lines) Open(ctx context.Context, text string, cfg target.Config) (target
 		return kdcom.NewHost(s, opt), nil
 	}
 	opt := target.LiveOptions{
-		Open: open, Temporary: temporary, Line: ln.String(), Name: ln.Name(), Speed: ln.Speed(),
+		Open: open, Temporary: temporary, Line: ln.String(), Name: ln.Name(), Note: ln.Note, Speed: ln.Speed(),
 		Reconnect: k.Reconnect, Waits: ln.Waits(), Config: cfg,
 	}
 	if o.Tune != nil {

@@ -24,11 +24,12 @@ type LiveOptions struct {
 	// never.
 	Temporary func(error) bool
 
-	Line      string // canonical spelling, for Status
-	Name      string // what a person calls the line, for messages
-	Speed     int    // bits per second, 0 for a line that is not paced
-	Reconnect bool   // wait for the line at the start, too
-	Waits     bool   // Open waits for a caller
+	Line      string        // canonical spelling, for Status
+	Name      string        // what a person calls the line, for messages
+	Note      func() string // what is worth telling about the open line, "" for nothing; may be nil
+	Speed     int           // bits per second, 0 for a line that is not paced
+	Reconnect bool          // wait for the line at the start, too
+	Waits     bool          // Open waits for a caller
 	Config    Config
 
 	// Times; zero means the default. Tests shorten them.
@@ -307,7 +308,13 @@ func (l *Live) serve(h link.Host) error {
 
 	l.setState(StateWaiting)
 	l.stop, l.pokes, l.lastPoke, l.agreed = nil, 0, time.Time{}, false
-	l.setStage(StageOpened, l.opt.Name)
+	name := l.opt.Name
+	if l.opt.Note != nil {
+		if n := l.opt.Note(); n != "" {
+			name += " (" + n + ")"
+		}
+	}
+	l.setStage(StageOpened, name)
 	tick := time.NewTicker(min(l.opt.PokeEvery/8, 250*time.Millisecond))
 	defer tick.Stop()
 	l.poke(h)
