@@ -74,6 +74,7 @@ func Run(ctx context.Context, opt Options) int {
 	if opt.NoIO {
 		opt.In = nil
 	}
+	opt.Err = Visible(opt.Err)
 	k := &console{opt: opt, s: opt.Session, e: opt.Engine, changed: make(chan struct{}, 1)}
 	k.ctx, k.stop = context.WithCancel(ctx)
 	defer k.stop()
@@ -136,7 +137,11 @@ func (k *console) main() int {
 		k.src = newPlain(k.opt.In, o, hooks)
 	}
 	k.src.start()
-	k.s.SetOutput(k.src.output())
+	text := k.src.output()
+	if outFile && k.js == nil && term.IsTerminal(descriptor(out)) {
+		text = &visible{w: text}
+	}
+	k.s.SetOutput(text)
 	if k.s.Input == nil && !k.opt.JSON {
 		k.s.Input = k.src.next
 	}

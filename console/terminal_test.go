@@ -63,6 +63,8 @@ func TestTerminal(t *testing.T) {
 	resumes(1)
 	r.f.Send(target.Event{Kind: target.EventPrint, Text: "printed by the target\n"})
 	screen.until(t, "\r\nprinted by the target\r\n")
+	r.f.Send(target.Event{Kind: target.EventPrint, Text: "\x1b]0;mine\a\x1b[2Jcontrols by the target\n"})
+	screen.until(t, "^[]0;mine^G^[[2Jcontrols by the target\r\n")
 	typed(".echo ahead\r") // waits for the stop
 	typed("\x06")          // CTRL+F
 	screen.until(t, "\r\nahead\r\n")

@@ -38,6 +38,7 @@ const (
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	stderr = console.Visible(stderr) // errors may quote what a server or target said
 	f, err := parse(args)
 	if err != nil {
 		fmt.Fprintln(stderr, "kd:", err)
