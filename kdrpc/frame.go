@@ -71,7 +71,7 @@ const (
 	flagDone = 1
 
 	// Parts gather for this long or until a fragment is full.
-	gather = time.Millisecond
+	gather = 5 * time.Millisecond
 )
 
 // Timeouts are the times of a connection. Zero fields take the protocol's
@@ -227,21 +227,22 @@ type wire struct {
 	begun atomic.Int64 // when the frame that is being read began; 0: none
 	start time.Time
 
-	mu     sync.Mutex
-	buf    []byte
-	spare  []byte
-	busy   int // bytes that are being written
-	err    error
-	pongs  bool // a pong waits in buf
-	tail   tail // the part at the end of buf
-	timer  *time.Timer
-	armed  bool // timer will wake the writer
-	closed bool // write what is there, then stop
-	wake   chan struct{}
-	room   chan struct{} // closed when the buffer has been taken
-	dead   chan struct{} // closed when err is set or writing has stopped
-	wg     sync.WaitGroup
-	once   sync.Once
+	mu      sync.Mutex
+	buf     []byte
+	spare   []byte
+	busy    int // bytes that are being written
+	writing bool
+	err     error
+	pongs   bool // a pong waits in buf
+	tail    tail // the part at the end of buf
+	timer   *time.Timer
+	armed   bool // timer will wake the writer
+	closed  bool // write what is there, then stop
+	wake    chan struct{}
+	room    chan struct{} // closed when the buffer has been taken
+	dead    chan struct{} // closed when err is set or writing has stopped
+	wg      sync.WaitGroup
+	once    sync.Once
 }
 
 // tail is a part at the end of the buffer that can still grow.
@@ -362,7 +363,10 @@ func (w *wire) sendPart(id uint32, p *target.Part, data []byte, done bool) error
 		return b
 	})
 	if err == nil && full {
-		w.poke()
+		// Here and not in the writer: waking it would send the scheduler looking
+		// for another processor in the middle of a dialogue that the link has
+		// with the target, which costs more than the write.
+		w.writeOnce()
 	}
 	return err
 }
@@ -438,6 +442,43 @@ func (w *wire) pong() {
 // connection is idle.
 const keepBuffer = fragment + 32<<10
 
+// writeOnce writes what is queued, unless somebody else is at it. It says
+// whether it wrote.
+func (w *wire) writeOnce() bool {
+	w.mu.Lock()
+	b := w.buf
+	if w.writing || len(b) == 0 || w.err != nil {
+		w.mu.Unlock()
+		return false
+	}
+	w.writing = true
+	if w.armed {
+		w.armed = false
+		w.timer.Stop()
+	}
+	w.buf, w.spare = w.spare[:0], nil
+	w.busy, w.pongs, w.tail.ok = len(b), false, false
+	w.mu.Unlock()
+	_, err := w.conn.Write(b)
+	w.mu.Lock()
+	w.writing, w.busy = false, 0
+	if cap(b) <= keepBuffer {
+		w.spare = b[:0]
+	}
+	close(w.room)
+	w.room = make(chan struct{})
+	again := len(w.buf) > 0 && !w.armed || w.closed
+	w.mu.Unlock()
+	if err != nil {
+		w.fail(err)
+		return false
+	}
+	if again {
+		w.poke()
+	}
+	return true
+}
+
 func (w *wire) writeLoop() {
 	defer w.wg.Done()
 	defer w.once.Do(func() { close(w.dead) })
@@ -447,33 +488,13 @@ func (w *wire) writeLoop() {
 		case <-w.dead:
 			return
 		}
-		for {
-			w.mu.Lock()
-			b := w.buf
-			if len(b) == 0 {
-				closed := w.closed
-				w.mu.Unlock()
-				if closed {
-					return
-				}
-				break
-			}
-			w.buf, w.spare = w.spare[:0], nil
-			w.busy, w.pongs, w.tail.ok = len(b), false, false
-			w.mu.Unlock()
-			_, err := w.conn.Write(b)
-			w.mu.Lock()
-			w.busy = 0
-			if cap(b) <= keepBuffer {
-				w.spare = b[:0]
-			}
-			close(w.room)
-			w.room = make(chan struct{})
-			w.mu.Unlock()
-			if err != nil {
-				w.fail(err)
-				return
-			}
+		for w.writeOnce() {
+		}
+		w.mu.Lock()
+		over := w.closed && len(w.buf) == 0 && !w.writing
+		w.mu.Unlock()
+		if over {
+			return
 		}
 	}
 }
