@@ -1,6 +1,7 @@
 package target
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -120,6 +121,7 @@ type Live struct {
 	lastPoke   time.Time
 	stageSince time.Time
 	hinted     bool
+	quiet      bool // the line ended at once the last time; its comings and goings were told
 }
 
 // NewLive makes a live target. Start opens its line.
@@ -192,6 +194,12 @@ func (l *Live) setStage(s Stage, text string) {
 	if same {
 		return
 	}
+	if s > StageOpened {
+		l.quiet = false
+	}
+	if l.quiet {
+		return
+	}
 	l.stageSince, l.hinted = time.Now(), false
 	l.emit(Event{Kind: EventStage, Stage: s, Text: text})
 }
@@ -209,23 +217,40 @@ func (l *Live) own(h link.Host) {
 	backOff := l.opt.BackOff
 	for {
 		if h != nil {
-			backOff = l.opt.BackOff
+			opened := time.Now()
 			err := l.serve(h)
+			stats := h.Stats()
 			l.mu.Lock()
 			l.host = nil
-			addStats(&l.oldStats, h.Stats())
+			addStats(&l.oldStats, stats)
 			l.mu.Unlock()
 			h.Close()
 			h = nil
 			if l.ctx.Err() != nil {
 				return
 			}
-			if errors.Is(err, errReopen) {
+			// A line that opens and ends at once, again and again (nobody behind a
+			// terminal server, a port that is taken), is told once and tried at
+			// growing distances.
+			asked := errors.Is(err, errReopen)
+			brief := !asked && stats.BytesIn == 0 && time.Since(opened) < briefLine
+			switch {
+			case asked:
 				l.notice("The line %s is opened again.", l.opt.Name)
-			} else {
+			case !l.quiet:
 				l.lost(fmt.Sprintf("%s ended: %v", l.opt.Name, err))
 			}
 			l.setStage(StageOpening, "Waiting to reconnect...")
+			l.quiet = brief
+			if brief {
+				l.pause(backOff)
+				backOff = min(2*backOff, 10*l.opt.BackOff)
+			} else {
+				backOff = l.opt.BackOff
+			}
+			if l.ctx.Err() != nil {
+				return
+			}
 		}
 		var err error
 		opened := make(chan struct{})
@@ -248,15 +273,24 @@ func (l *Live) own(h link.Host) {
 			l.hinted = true
 			l.notice("Still waiting: %v", err)
 		}
-		pause := make(chan struct{})
-		t := time.AfterFunc(backOff, func() { close(pause) })
-		l.serveWithout(pause)
-		t.Stop()
+		l.pause(backOff)
 		backOff = min(2*backOff, 10*l.opt.BackOff)
 		if l.ctx.Err() != nil {
 			return
 		}
 	}
+}
+
+// briefLine is how long a line lives at least that is not counted as one that
+// ends at once.
+const briefLine = time.Second
+
+// pause serves without a line for a while.
+func (l *Live) pause(d time.Duration) {
+	over := make(chan struct{})
+	t := time.AfterFunc(d, func() { close(over) })
+	l.serveWithout(over)
+	t.Stop()
 }
 
 // serveWithout does queued work, which can only fail politely, until ready is
@@ -643,6 +677,7 @@ func (l *Live) connect(s kdproto.StateChange, fresh bool) bool {
 	if !boot {
 		// Breakpoints of a debugger that died displace bytes and fill the table.
 		l.clearTable(s.Processor)
+		l.clearHardware(s)
 	}
 	l.readDataBlock(s.Processor)
 	if old != nil && (boot || old.KernBase != v.KernBase || old.Machine != v.Machine) {
@@ -674,6 +709,36 @@ func (l *Live) clearTable(processor uint16) {
 	}
 	clear(l.inserted)
 }
+
+// clearHardware switches off the processor breakpoints of a debugger that died,
+// on each processor: resuming writes the debug register of one only.
+func (l *Live) clearHardware(s kdproto.StateChange) {
+	dr7, ok := l.arch.Reg("dr7")
+	if !ok {
+		return
+	}
+	none := l.arch.EncodeDr7([4]arch.HW{})
+	for p := range uint16(min(s.NumberProcessors, maxProcessors)) {
+		b := kdproto.Memory{Address: l.arch.SpecialAddr, Count: uint32(l.arch.SpecialSize)}
+		r, err := l.transact(kdproto.NewRequest(kdproto.APIReadControlSpace, p, &b, nil))
+		if err != nil {
+			return
+		}
+		sp := bytes.Clone(r.Data[:min(len(r.Data), l.arch.SpecialSize)])
+		v, ok := dr7.Get(arch.State{Special: sp})
+		if r.Status.Failed() || !ok || v.Lo&0xFF == 0 || !l.arch.SetDebug(sp, [4]uint64{}, none) {
+			continue
+		}
+		b = kdproto.Memory{Address: l.arch.SpecialAddr, Count: uint32(len(sp))}
+		if _, err := l.transact(kdproto.NewRequest(kdproto.APIWriteControlSpace, p, &b, sp)); err != nil {
+			return
+		}
+	}
+	l.hw, l.hwWritten = [4]HWBreak{}, [4]HWBreak{}
+}
+
+// maxProcessors bounds what a report may claim.
+const maxProcessors = 256
 
 // maxDataBlock bounds the debugger data block; the largest known one has some
 // 0x3C0 bytes.

@@ -5,14 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"openkd/arch"
 	"openkd/kdproto"
+	"openkd/link"
+	"openkd/link/kdcom"
 	"openkd/target"
 )
 
@@ -67,6 +72,12 @@ func TestAttachRunning(t *testing.T) {
 	}
 }
 
+func dr7(special []byte) uint64 {
+	r, _ := x64.Reg("dr7")
+	v, _ := r.Get(arch.State{Special: special})
+	return v.Lo
+}
+
 // TestAttachMatrix: a second debugger finds the target in every state that a
 // first one can leave it in.
 func TestAttachMatrix(t *testing.T) {
@@ -115,6 +126,16 @@ func TestAttachMatrix(t *testing.T) {
 		{"killed with breakpoints in the table", func(b *bench) {
 			b.resume(target.Resume{Breakpoints: []uint64{codePC, codePC + 64}})
 		}, target.Config{Break: true}, func(t *testing.T, s *target.Stop) {}},
+		{"killed with processor breakpoints", func(b *bench) {
+			b.resume(target.Resume{Hardware: [4]target.HWBreak{1: {Enabled: true, Addr: codePC + 8, Kind: 1, Len: 4}}})
+			b.puppet.mu.Lock()
+			defer b.puppet.mu.Unlock()
+			for n, sp := range b.puppet.special {
+				if dr7(sp)&0xFF == 0 {
+					b.t.Errorf("the processor breakpoint was not set on processor %d", n)
+				}
+			}
+		}, target.Config{Break: true}, func(t *testing.T, s *target.Stop) {}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPuppet(t, nil)
@@ -129,6 +150,13 @@ func TestAttachMatrix(t *testing.T) {
 			if n := p.breakpoints(); n != 0 {
 				t.Errorf("%d breakpoints of the dead debugger are left", n)
 			}
+			p.mu.Lock()
+			for n, sp := range p.special {
+				if v := dr7(sp); v&0xFF != 0 {
+					t.Errorf("processor %d still has the dead debugger's breakpoints, dr7 is %#x", n, v)
+				}
+			}
+			p.mu.Unlock()
 			r := second.ask(target.Request{Op: target.OpReadVirtual, Addr: codePC, Len: 8})
 			if !bytes.Equal(r[0].Data(), bytes.Repeat([]byte{0x90}, 8)) {
 				t.Errorf("code reads % x", r[0].Data())
@@ -711,6 +739,49 @@ func FuzzDecodeNodes(f *testing.F) {
 		}
 		if !bytes.Equal(again, b) {
 			t.Errorf("% x reads back as % x", b, again)
+		}
+	})
+}
+
+// TestEndsAtOnce: a line that opens and ends at once is told once, and tried at
+// growing distances.
+func TestEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opens := 0
+		l := target.NewLive(target.LiveOptions{
+			Open: func(context.Context) (link.Host, error) {
+				if opens++; opens > 1000 {
+					return nil, errors.New("enough")
+				}
+				host, far := net.Pipe()
+				far.Close()
+				return kdcom.NewHost(host, kdcom.HostOptions{}), nil
+			},
+			Name: "line",
+		})
+		if err := l.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		lost := 0
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		events := 0
+		for ; ; events++ {
+			e, err := l.Next(ctx)
+			if err != nil {
+				break
+			}
+			if e.Kind == target.EventLost {
+				lost++
+			}
+		}
+		l.Close(t.Context(), target.LeaveRunning)
+		if lost != 1 || events > 10 {
+			t.Errorf("%d events, %d of them losses", events, lost)
+		}
+		// 200 ms doubling to 2 s: about 33 in a minute.
+		if opens < 20 || opens > 40 {
+			t.Errorf("opened %d times in a minute", opens)
 		}
 	})
 }
