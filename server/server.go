@@ -286,7 +286,10 @@ func (s *Server) Open(ctx context.Context, o kdrpc.Open, peer string) (kdrpc.Ses
 		}
 		s.mu.Unlock()
 
-		if ref := ses.heldFrom(); ref != nil && !o.TakeOver {
+		// An owner who comes back without his token (his debugger was killed) gets
+		// his session: nobody is working in it.
+		back := func(ref *kdrpc.Refusal) bool { return !ref.LostSince.IsZero() && ref.Holder == o.Owner }
+		if ref := ses.heldFrom(); ref != nil && !o.TakeOver && !back(ref) {
 			s.log.Info("lease refused", "line", key, "owner", o.Owner, "peer", peer, "holder", ref.Holder)
 			return nil, ref
 		}

@@ -452,6 +452,41 @@ func TestTakeOverInGrace(t *testing.T) {
 	targettest.Await(t.Context(), t, ann, target.EventClosed)
 }
 
+// TestOwnerComesBack: an owner whose debugger was killed gets his session
+// without asking to take it over; somebody else does not, and nobody does while
+// the owner is there.
+func TestOwnerComesBack(t *testing.T) {
+	b := newBench(t)
+	ann := b.must("x", "ann@lab", false)
+	b.halt("X", ann)
+	if _, err := b.client(kdrpc.Open{Link: "x", Owner: "ann@lab"}); err == nil {
+		t.Error("a second debugger of the same owner was let in")
+	}
+	b.cut(true)
+	for b.srv.Sessions()[0].Lost.IsZero() {
+		time.Sleep(time.Millisecond)
+	}
+	open := func(owner string) (*kdrpc.Client, error) {
+		return kdrpc.Connect(t.Context(), b.srv.Dial, kdrpc.Open{Link: "x", Owner: owner}, kdrpc.WithLocal())
+	}
+	if _, err := open("ben@lab"); !errors.Is(err, target.ErrLease) {
+		t.Errorf("somebody else: %v", err)
+	}
+	again, err := open("ann@lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close(context.Background(), target.LeaveRunning)
+	targettest.Await(t.Context(), t, again, target.EventHalted)
+	if err := version(again); err != nil {
+		t.Error(err)
+	}
+	b.mu.Lock()
+	b.down = false // the old debugger was not dead after all
+	b.mu.Unlock()
+	targettest.Await(t.Context(), t, ann, target.EventClosed)
+}
+
 func TestShutdown(t *testing.T) {
 	b := newBench(t)
 	x, y := b.must("x", "ann@lab", false), b.must("y", "ben@lab", false)
