@@ -177,6 +177,7 @@ type secureListener struct {
 
 	mu      sync.Mutex
 	pending []*pending // oldest first
+	told    time.Time  // when an eviction was logged
 	slot    chan struct{}
 }
 
@@ -184,6 +185,7 @@ type secureListener struct {
 type pending struct {
 	conn   net.Conn
 	peer   netip.Prefix
+	since  time.Time
 	authed bool
 }
 
@@ -265,42 +267,45 @@ func (l *secureListener) acceptLoop() {
 	}
 }
 
-// Time that a new connection waits for a place among the pending ones before
-// another has to go. Honest ones take milliseconds.
-const placeWait = 250 * time.Millisecond
+// Time that a connection has to itself before another may take its place among
+// the pending ones. Honest ones on a near network take milliseconds. With it a
+// full queue of the system, some thousands of silent connections, is gone
+// through within seconds, so that who waits behind them is still served.
+const placeFor = 100 * time.Millisecond
 
 // admit gives raw a place among the pending connections; nil: closing.
 func (l *secureListener) admit(raw net.Conn) *pending {
 	p := &pending{conn: raw, peer: peerKey(raw.RemoteAddr())}
-	deadline := time.NewTimer(placeWait)
-	defer deadline.Stop()
 	for {
 		l.mu.Lock()
 		if l.ctx.Err() != nil {
 			l.mu.Unlock()
 			return nil
 		}
-		if len(l.pending) < l.o.MaxPending {
+		wait := time.Duration(0)
+		if len(l.pending) >= l.o.MaxPending {
+			wait = l.evictLocked()
+		}
+		if wait <= 0 {
+			p.since = time.Now()
 			l.pending = append(l.pending, p)
 			l.mu.Unlock()
 			return p
 		}
 		l.mu.Unlock()
+		t := time.NewTimer(wait)
 		select {
 		case <-l.slot:
 		case <-l.ctx.Done():
-			return nil
-		case <-deadline.C:
-			l.evict()
-			deadline.Reset(placeWait)
+		case <-t.C:
 		}
+		t.Stop()
 	}
 }
 
-// evict closes the oldest connection of the address that has most pending.
-func (l *secureListener) evict() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// evictLocked closes the oldest connection of the address that has most
+// pending, or tells how long that one still has.
+func (l *secureListener) evictLocked() time.Duration {
 	count := make(map[netip.Prefix]int)
 	for _, p := range l.pending {
 		if !p.authed {
@@ -314,11 +319,18 @@ func (l *secureListener) evict() {
 		}
 	}
 	if victim == nil {
-		return
+		return placeFor // all wait to be accepted
 	}
-	l.log.Info("too many connections without a password: the oldest is closed", "peer", victim.conn.RemoteAddr())
+	if left := placeFor - time.Since(victim.since); left > 0 {
+		return left
+	}
+	if now := time.Now(); now.Sub(l.told) >= time.Second { // a flood must not fill the log
+		l.log.Info("too many connections without a password: the oldest of an address are closed", "peer", victim.conn.RemoteAddr())
+		l.told = now
+	}
 	l.dropLocked(victim)
 	victim.conn.Close()
+	return 0
 }
 
 func (l *secureListener) dropLocked(p *pending) {
