@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -94,15 +95,15 @@ func local(t testing.TB, link string, tune func(*target.LiveOptions), wrap func(
 	return attach(t, link, dial, kdrpc.WithLocal())
 }
 
-// remote attaches through a kdsrv process on loopback.
-func remote(t testing.TB, link string) *rig {
+// start builds and starts a command of the project and returns the first line
+// that it prints.
+func start(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	dir := t.TempDir()
-	bin := filepath.Join(dir, "kdsrv")
-	if out, err := exec.Command("go", "build", "-o", bin, "openkd/cmd/kdsrv").CombinedOutput(); err != nil {
+	bin := filepath.Join(t.TempDir(), name)
+	if out, err := exec.Command("go", "build", "-o", bin, "openkd/cmd/"+name).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	cmd := exec.Command(bin, "-t", "tcp:port=0,password=secret")
+	cmd := exec.Command(bin, args...)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -111,15 +112,38 @@ func remote(t testing.TB, link string) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Signal(os.Interrupt); cmd.Wait() })
-	line := make([]byte, 512)
-	n, err := stdout.Read(line)
+	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(strings.ToLower(string(line[:n])), "port=")
+	return line
+}
+
+// apart starts a machine in a process of its own and returns its link.
+func apart(t testing.TB, baud int) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "openkd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	link := "com:pipe,port=" + filepath.Join(dir, "kd")
+	serve := link
+	if baud > 0 {
+		serve += fmt.Sprintf(",baud=%d", baud)
+	}
+	start(t, "kdtarget", "-seed", "1", "-t", serve)
+	return link
+}
+
+// remote attaches through a kdsrv process on loopback.
+func remote(t testing.TB, link string) *rig {
+	t.Helper()
+	line := start(t, "kdsrv", "-t", "tcp:port=0,password=secret")
+	_, rest, ok := strings.Cut(strings.ToLower(line), "port=")
 	var port int
 	if _, err := fmt.Sscanf(rest, "%d", &port); !ok || err != nil {
-		t.Fatalf("no port in %q", line[:n])
+		t.Fatalf("no port in %q", line)
 	}
 	tr := connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: port, Password: "secret"}
 	return attach(t, link, func(ctx context.Context) (net.Conn, error) { return transport.Dial(ctx, tr, transport.Options{}) })
