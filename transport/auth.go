@@ -166,14 +166,14 @@ func authServer(ctx context.Context, c tlsStream, password string, peer net.Addr
 		c.Write(m2[:])
 		return errTooMany
 	}
-	wrong := false
-	defer func() { turn.done(wrong) }()
+	end := gaveUp
+	defer func() { turn.done(end) }()
 
 	run := cpace.New(cpace.Responder, in)
 	copy(m2[4:], run.Share())
 	key, err := run.Finish(m1[6:], m2[:4], m1[:6])
 	if err != nil {
-		wrong = true
+		end = wrong
 		return err
 	}
 	if _, err := c.Write(m2[:]); err != nil {
@@ -185,11 +185,12 @@ func authServer(ctx context.Context, c tlsStream, password string, peer net.Addr
 	}
 	var m4 [authLen4]byte
 	if !key.Verify(m3[:]) {
-		wrong = true
+		end = wrong
 		m4[0] = codeRefused
 		c.Write(m4[:])
 		return errWrongPassword
 	}
+	end = right
 	copy(m4[1:], key.Confirmation())
 	_, err = c.Write(m4[:])
 	return err

@@ -184,10 +184,48 @@ func TestGuessesOverall(t *testing.T) {
 				}
 				continue
 			}
-			tn.done(true)
+			tn.done(wrong)
 		}
 		if d := time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)); d < 29*time.Second {
 			t.Errorf("40 wrong ones from 40 addresses took only %v (%d refused)", d, refused)
+		}
+	})
+}
+
+// Who guesses from many addresses uses up what all have together, and does not
+// lock an address out that has proved the password before.
+func TestKnownAddressIsNotLockedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newLimiter(Guesses{PeerBurst: 2, PeerEvery: time.Second, AllBurst: 10, AllEvery: time.Hour, MaxDelay: time.Second})
+		at := func(i int) net.Addr { return &net.TCPAddr{IP: net.IPv4(198, 51, byte(i>>8), byte(i))} }
+		try := func(i int, o outcome) bool {
+			tn, _, err := g.take(context.Background(), at(i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tn != nil {
+				tn.done(o)
+			}
+			return tn != nil
+		}
+		try(1, right)
+		for i := range maxPeers + 100 {
+			try(2+i, wrong)
+		}
+		if try(9999, right) {
+			t.Error("an unknown address was served though all had used up what they have")
+		}
+		if !try(1, wrong) || !try(1, wrong) {
+			t.Error("the owner's address is locked out")
+		}
+		start := time.Now()
+		try(1, wrong)
+		if time.Since(start) == 0 {
+			t.Error("the owner's address has no limit of its own")
+		}
+		time.Sleep(knownFor)
+		if try(1, gaveUp); g.peers[peerKey(at(1))].known(time.Now()) {
+			t.Error("an address is known for ever")
 		}
 	})
 }
@@ -199,7 +237,7 @@ func TestLimiterTable(t *testing.T) {
 		if err != nil || tn == nil {
 			t.Fatal(err)
 		}
-		tn.done(i%2 == 0)
+		tn.done(outcome(i % 2))
 	}
 	if len(g.peers) > maxPeers {
 		t.Errorf("%d addresses remembered", len(g.peers))

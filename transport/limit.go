@@ -13,6 +13,10 @@ import (
 // limiter slows wrong passwords down, for each address and over all. Attempts
 // that are under way hold a place as if they were wrong, so that many at once
 // win nothing; a right one gives its place back.
+//
+// An address that has proved the password lately is held to its own limit only:
+// somebody who guesses from many addresses uses up what all have together, and
+// must not lock the owner out with it.
 type limiter struct {
 	g Guesses
 
@@ -26,10 +30,28 @@ type bucket struct {
 	lim     *rate.Limiter
 	pending int
 	used    time.Time
+	proved  time.Time // when the right password came last; zero: never
 }
 
+// knownFor is how long an address is known that has proved the password.
+const knownFor = 24 * time.Hour
+
+func (b *bucket) known(now time.Time) bool {
+	return !b.proved.IsZero() && now.Sub(b.proved) < knownFor
+}
+
+// outcome is how an attempt ended.
+type outcome uint8
+
+const (
+	gaveUp outcome = iota
+	wrong
+	right
+)
+
 // Addresses that are remembered at once. A full table forgets those whose
-// bucket is full again, and then the one used longest ago.
+// bucket is full again, and then the one used longest ago; those that have
+// proved the password go last.
 const maxPeers = 4096
 
 func newLimiter(g Guesses) *limiter {
@@ -57,7 +79,11 @@ func (l *limiter) take(ctx context.Context, addr net.Addr) (*turn, time.Duration
 		now := time.Now()
 		b := l.bucketLocked(key, now)
 		wp, bp := b.wait(now)
-		wa, ba := l.all.wait(now)
+		var wa time.Duration
+		var ba bool
+		if !b.known(now) {
+			wa, ba = l.all.wait(now)
+		}
 		if wp <= 0 && wa <= 0 && !bp && !ba {
 			b.pending++
 			l.all.pending++
@@ -96,7 +122,7 @@ func (b *bucket) wait(now time.Time) (time.Duration, bool) {
 	return 0, tokens-float64(b.pending) < 1
 }
 
-func (t *turn) done(wrong bool) {
+func (t *turn) done(o outcome) {
 	l := t.l
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,9 +130,12 @@ func (t *turn) done(wrong bool) {
 	for _, b := range []*bucket{t.peer, &l.all} {
 		b.pending--
 		b.used = now
-		if wrong {
+		if o == wrong {
 			b.lim.ReserveN(now, 1) // may go below zero; the next ones wait for it
 		}
+	}
+	if o == right {
+		t.peer.proved = now
 	}
 	close(l.freed)
 	l.freed = make(chan struct{})
@@ -123,11 +152,12 @@ func (l *limiter) bucketLocked(key netip.Prefix, now time.Time) *bucket {
 			if b.pending > 0 {
 				continue
 			}
-			if b.lim.TokensAt(now) >= float64(l.g.PeerBurst) {
+			if b.lim.TokensAt(now) >= float64(l.g.PeerBurst) && !b.known(now) {
 				delete(l.peers, k)
 				continue
 			}
-			if o, ok := l.peers[oldest]; !ok || b.used.Before(o.used) {
+			o, ok := l.peers[oldest]
+			if kb := b.known(now); !ok || kb == o.known(now) && b.used.Before(o.used) || !kb && o.known(now) {
 				oldest = k
 			}
 		}
