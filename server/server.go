@@ -295,7 +295,11 @@ func (s *Server) Open(ctx context.Context, o kdrpc.Open, peer string) (kdrpc.Ses
 		}
 		select { // it opens, and is taken over then; or it ends, and is opened anew
 		case <-ses.ready:
-			if a := ses.takeOver(o.Owner, peer); a != nil {
+			a, ref := ses.takeOver(o.Owner, peer, o.TakeOver)
+			if ref != nil { // he came back meanwhile
+				return nil, ref
+			}
+			if a != nil {
 				a.configure(ctx, o.Config)
 				return a, nil
 			}

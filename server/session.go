@@ -107,6 +107,10 @@ func (ses *session) heldFrom() *kdrpc.Refusal {
 	if ses.ending {
 		return nil
 	}
+	return ses.heldLocked()
+}
+
+func (ses *session) heldLocked() *kdrpc.Refusal {
 	ref := &kdrpc.Refusal{Code: kdrpc.RefusedHeld, Holder: ses.owner, Since: ses.since, LostSince: ses.lost}
 	if !ses.lost.IsZero() {
 		ref.Grace = uint32(ses.s.o.Grace / time.Second)
@@ -114,12 +118,17 @@ func (ses *session) heldFrom() *kdrpc.Refusal {
 	return ref
 }
 
-// takeOver gives the lease to another; nil: the session is ending.
-func (ses *session) takeOver(owner, peer string) *attachment {
+// takeOver gives the lease to another. Who did not ask for that gets a session
+// of his own only that waits for him; it is looked at here, because its holder
+// may have come back since he was let through. nil, nil: the session is ending.
+func (ses *session) takeOver(owner, peer string, asked bool) (*attachment, *kdrpc.Refusal) {
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
 	if ses.ending {
-		return nil
+		return nil, nil
+	}
+	if !asked && (ses.held != nil || ses.owner != owner) {
+		return nil, ses.heldLocked()
 	}
 	before := ses.owner
 	if old := ses.held; old != nil {
@@ -131,7 +140,7 @@ func (ses *session) takeOver(owner, peer string) *attachment {
 	after := ses.log.Restart(ses.snapshotLocked()...)
 	a := ses.attachLocked(after)
 	ses.s.log.Warn("lease taken over", "line", ses.line, "owner", owner, "peer", peer, "from", before, "epoch", a.epoch)
-	return a
+	return a, nil
 }
 
 // resume gives the session back to its owner; nil: the token is not good for
