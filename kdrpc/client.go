@@ -72,6 +72,7 @@ type Client struct {
 	lastSeen uint64 // event received
 	read     uint64 // event handed out
 	unacked  int    // bytes handed out since the last acknowledgement
+	waiting  int    // bytes of the server's events in the queue
 	events   []queued
 	ended    bool // no event will come behind those in the queue
 	closing  bool // EventClosed is among those that came
@@ -92,6 +93,7 @@ type clientConn struct {
 	mu    sync.Mutex
 	calls map[uint32]*call
 	owed  int      // credit to give back
+	held  int      // bytes of parts that came and are not given back
 	free  [][]byte // buffers of parts, for the next ones
 	lost  bool     // no call may be added any more
 }
@@ -412,6 +414,13 @@ func (cc *clientConn) take(id uint32, kind Kind, body []byte) error {
 		if err != nil {
 			return err
 		}
+		cc.mu.Lock()
+		cc.held += len(p.Data)
+		over := cc.held > creditWindow
+		cc.mu.Unlock()
+		if over {
+			return protocolErrorf("more data than there was credit for")
+		}
 		k := cc.call(id)
 		if k == nil { // given up meanwhile
 			cc.giveBack(len(p.Data))
@@ -420,7 +429,11 @@ func (cc *clientConn) take(id uint32, kind Kind, body []byte) error {
 		p.Data = append(cc.buffer(), p.Data...)
 		k.mu.Lock()
 		k.parts = append(k.parts, p)
+		many := len(k.parts) > maxParts
 		k.mu.Unlock()
+		if many {
+			return protocolErrorf("more than %d parts before one was taken", maxParts)
+		}
 		k.wake()
 	case KindDone:
 		var r Result
@@ -484,6 +497,11 @@ func (cc *clientConn) take(id uint32, kind Kind, body []byte) error {
 		if seq <= c.lastSeen || c.ended {
 			return nil
 		}
+		size := sizeOf(&e)
+		if c.waiting > 0 && c.waiting+size > maxEvents {
+			return protocolErrorf("events of more than %d bytes that were not read yet", maxEvents)
+		}
+		c.waiting += size
 		c.lastSeen = seq
 		c.closing = c.closing || e.Kind == target.EventClosed
 		c.events = append(c.events, queued{seq, e})
@@ -497,6 +515,13 @@ func (cc *clientConn) call(id uint32) *call {
 	defer cc.mu.Unlock()
 	return cc.calls[id]
 }
+
+// What a server may send ahead; one that goes beyond is not ours. Ours stops
+// when logAhead bytes of events were not acknowledged, the last of them whole.
+const (
+	maxEvents = logAhead + 2*maxEventBody
+	maxParts  = 1 << 20 // of one request
+)
 
 // Buffers of parts that a connection keeps; together half a MiB at most.
 const keepParts = 8
@@ -524,6 +549,7 @@ func (cc *clientConn) keepBuffer(b []byte) {
 // giveBack returns credit to the server, a quarter of the window at a time.
 func (cc *clientConn) giveBack(n int) {
 	cc.mu.Lock()
+	cc.held -= n
 	cc.owed += n
 	n = cc.owed
 	if n < creditWindow/4 {
@@ -745,7 +771,9 @@ func (c *Client) Next(ctx context.Context) (target.Event, error) {
 			var ack uint64
 			if q.seq != 0 {
 				c.read = q.seq
-				c.unacked += sizeOf(&q.ev)
+				size := sizeOf(&q.ev)
+				c.unacked += size
+				c.waiting -= size
 				if len(c.events) == 0 || c.unacked >= logAhead/8 {
 					ack, c.unacked = c.read, 0
 				}

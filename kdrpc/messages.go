@@ -250,7 +250,36 @@ func encode(v any) []byte {
 	return b
 }
 
+// items counts the heads of a body, up to a bound. A body of a byte for each
+// item unfolds to many times its size; this is looked at before it is decoded.
+func items(b []byte, most int) int {
+	n := 0
+	for ; len(b) > 0 && n <= most; n++ {
+		major, low := b[0]>>5, b[0]&31
+		b = b[1:]
+		arg := uint64(low)
+		if low >= 24 {
+			size := 1 << (low - 24)
+			if low > 27 || size > len(b) {
+				return n // no good; the decoder says what is wrong
+			}
+			arg = 0
+			for _, c := range b[:size] {
+				arg = arg<<8 | uint64(c)
+			}
+			b = b[size:]
+		}
+		if major == 2 || major == 3 {
+			b = b[min(arg, uint64(len(b))):]
+		}
+	}
+	return n
+}
+
 func decode(b []byte, v any) error {
+	if items(b, maxItems) > maxItems {
+		return protocolErrorf("%T: more than %d items", v, maxItems)
+	}
 	if err := decMode.Unmarshal(b, v); err != nil {
 		return protocolErrorf("%T: %v", v, err)
 	}

@@ -61,6 +61,11 @@ type ServeOptions struct {
 const (
 	maxQueued    = 64
 	maxOutOfBand = 32
+
+	// What they hold together, and what one of them may unfold to: the largest
+	// batch that is allowed has some 700,000 items.
+	maxWaiting = 2 * maxBody // bytes of their bodies
+	maxItems   = 1 << 20     // items of CBOR in a body
 )
 
 // server is one connection, seen from the server.
@@ -80,6 +85,7 @@ type server struct {
 	opening bool
 	active  map[uint32]*request
 	oob     int
+	waiting int // bytes of the bodies of active
 	credit  int64
 	granted chan struct{} // closed and made anew when credit comes
 }
@@ -87,6 +93,7 @@ type server struct {
 type request struct {
 	id     uint32
 	kind   Kind
+	size   int // of the body in bytes
 	body   any
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -242,7 +249,14 @@ func (s *server) take(id uint32, kind Kind, body []byte) error {
 		return nil
 	}
 
-	rq := &request{id: id, kind: kind}
+	rq := &request{id: id, kind: kind, size: len(body)}
+	s.mu.Lock()
+	full := s.waiting+rq.size > maxWaiting
+	s.mu.Unlock()
+	if full {
+		s.reply(id, Result{Code: CodeBadRequest, Text: fmt.Sprintf("requests of more than %d MiB wait on this connection", maxWaiting>>20)})
+		return nil
+	}
 	inTurn := true
 	var err error
 	switch kind {
@@ -307,6 +321,7 @@ func (s *server) take(id uint32, kind Kind, body []byte) error {
 		return nil
 	}
 	s.active[id] = rq
+	s.waiting += rq.size
 	if !inTurn {
 		s.oob++
 	}
@@ -338,6 +353,7 @@ func (s *server) current() Session {
 func (s *server) done(rq *request) {
 	s.mu.Lock()
 	delete(s.active, rq.id)
+	s.waiting -= rq.size
 	s.mu.Unlock()
 	rq.cancel()
 }
