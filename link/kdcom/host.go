@@ -151,10 +151,11 @@ type Host struct {
 	unacked bool // a packet with sendID is out; its ACK may still come
 	pending *sending
 
-	known  bool   // expect is valid
-	expect uint32 // next id of the target
-	fresh  bool   // next packet starts the numbering anew
-	repeat bool   // next packet answers our RESET
+	known     bool   // expect is valid
+	expect    uint32 // next id of the target
+	fresh     bool   // next packet starts the numbering anew
+	breakNext bool   // a break-in is wanted: one more byte behind the next acknowledgement of a print
+	repeat    bool   // next packet answers our RESET
 
 	syncLive bool // the last packet accepted had SYNC and nothing was acknowledged since
 	syncHash uint64
@@ -461,6 +462,16 @@ func (h *Host) dataLocked(hd kdproto.Header, payload []byte) {
 	h.known, h.expect = true, base^1
 	h.stats.PacketsIn++
 	h.ackLocked(base)
+	if h.breakNext {
+		// A target that waits for an acknowledgement swallows the byte in front of
+		// it, but looks for one right behind that of a print. In a storm of prints
+		// there is no other moment.
+		h.breakNext = false
+		if hd.Type == kdproto.TypeDebugIO {
+			h.stats.BreakIns++
+			h.queueLocked(outgoing{bytes: []byte{kdproto.BreakInByte}})
+		}
+	}
 	p := link.Packet{Type: hd.Type, Payload: append([]byte(nil), payload...), Fresh: h.fresh, Repeated: h.repeat}
 	h.fresh, h.repeat = false, false
 	h.packets <- p // has room: only this place fills it, under mu
@@ -757,6 +768,7 @@ func (h *Host) BreakIn() error {
 	}
 	h.stats.BreakIns++
 	h.out = append([]outgoing{{bytes: []byte{kdproto.BreakInByte}}}, h.out...)
+	h.breakNext = true
 	h.wake()
 	return nil
 }
