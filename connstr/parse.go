@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // maxInput bounds a connection string; longer ones are refused unread.
@@ -31,30 +32,40 @@ func (l *list) errf(part, format string, a ...any) error {
 }
 
 // mask hides the values of password= and key= so that errors can be logged.
+// Blanks around the name do not matter, as they do not when it is parsed.
 func mask(s string) string {
-	low := strings.ToLower(s)
+	low := []byte(s) // strings.ToLower changes lengths
+	for i, c := range low {
+		if c >= 'A' && c <= 'Z' {
+			low[i] = c + 'a' - 'A'
+		}
+	}
 	stop := ","
 	if strings.Contains(s, "{") {
 		stop = ",}" // inside a group a value ends at the brace too
 	}
-	for _, k := range []string{"password=", "key="} {
-		from := 0
-		for {
-			i := strings.Index(low[from:], k)
-			if i < 0 {
-				break
+	var out strings.Builder
+	for i := 0; i < len(s); {
+		n := 0 // of name, blanks and equals sign
+		for _, k := range []string{"password", "key"} {
+			if string(low[i:min(len(s), i+len(k))]) == k {
+				j := i + len(k)
+				j += len(s[j:]) - len(strings.TrimLeftFunc(s[j:], unicode.IsSpace))
+				if j < len(s) && s[j] == '=' {
+					n = j + 1 - i
+				}
 			}
-			i += from + len(k)
-			end := i
-			for end < len(s) && strings.IndexByte(stop, s[end]) < 0 {
-				end++
-			}
-			s = s[:i] + "*" + s[end:]
-			low = low[:i] + "*" + low[end:]
-			from = i + 1
+		}
+		if n == 0 {
+			out.WriteByte(s[i])
+			i++
+			continue
+		}
+		out.WriteString(s[i:i+n] + "*")
+		for i += n; i < len(s) && strings.IndexByte(stop, s[i]) < 0; i++ {
 		}
 	}
-	return s
+	return out.String()
 }
 
 // splitParams cuts at commas. Blanks around a parameter are tolerated, since
@@ -464,7 +475,11 @@ func (k *Link) com(l *list) error {
 			}
 			k.Port = "127.0.0.1"
 		}
-		k.Port = strings.TrimSuffix(strings.TrimPrefix(k.Port, "["), "]")
+		host := strings.TrimSuffix(strings.TrimPrefix(k.Port, "["), "]")
+		if k.Port != "" && (host == "" || strings.ContainsAny(host, "[]") || len(host) == len(k.Port)-1) {
+			return l.errf("port="+k.Port, "an IPv6 address stands in one pair of brackets: port=[::1]")
+		}
+		k.Port = host
 	default:
 		k.Kind = LinkSerial
 		if _, err := strconv.Atoi(k.Port); err == nil {

@@ -174,8 +174,35 @@ func TestNoPassword(t *testing.T) {
 	}
 }
 
+func TestMask(t *testing.T) {
+	for in, want := range map[string]string{
+		"tcp:port=1,password=secret":                   "tcp:port=1,password=*",
+		"tcp:PassWord=secret,port=1":                   "tcp:PassWord=*,port=1",
+		"tcp:password \t= secret ,port=1":              "tcp:password \t=*,port=1",
+		"com:port=1,key=1.2.3.4":                       "com:port=1,key=*",
+		"kdsrv:server=@{tcp:password=s},trans=@{com:}": "kdsrv:server=@{tcp:password=*},trans=@{com:}",
+		"\xc7pAssword=":                                "\xc7pAssword=*",
+		"\xff\xffİpassword=secret":                     "\xff\xffİpassword=*",
+		"password=password=x":                          "password=*",
+		"no secrets, monkey":                           "no secrets, monkey",
+		"password":                                     "password",
+	} {
+		if got := mask(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+	for _, in := range []string{"\xc7pAssword=", "tcp:port=99999999,password = hush", "tcp:\xff,password=hush", "nix:password =hush"} {
+		if _, err := ParseTransport(in, true); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%q: %v", in, err)
+		}
+		if _, err := ParseKernel(in); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%q: %v", in, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"tcp:port=1,password=x", "com:pipe,port=/x,resets=0", "kdsrv:server=@{tcp:server=h,port=1},trans=@{com:port=com1}", "com:ipport=1,port=[::1]"} {
+	for _, s := range []string{"tcp:port=1,password=x", "com:pipe,port=/x,resets=0", "kdsrv:server=@{tcp:server=h,port=1},trans=@{com:port=com1}", "com:ipport=1,port=[::1]", "\xc7pAssword=", "com:ipport=1,port=["} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
