@@ -4,8 +4,10 @@ package line
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -22,20 +24,26 @@ func ListenPipe(path string) (net.Listener, error) {
 	if isWindowsPipe(path) {
 		return nil, errWindowsName
 	}
-	ln, err := net.Listen("unix", path)
+	ln, err := listenUnix(path)
 	if err != nil {
 		st, serr := os.Lstat(path)
 		if serr != nil || st.Mode()&os.ModeSocket == 0 {
 			return nil, err
 		}
-		if c, derr := net.DialTimeout("unix", path, time.Second); derr == nil {
+		c, derr := net.DialTimeout("unix", path, time.Second)
+		if derr == nil {
 			c.Close()
+			return nil, err
+		}
+		// Only a refusal says that nobody is there: a full queue, or a socket of
+		// somebody else, does not.
+		if !errors.Is(derr, syscall.ECONNREFUSED) {
 			return nil, err
 		}
 		if os.Remove(path) != nil {
 			return nil, err
 		}
-		if ln, err = net.Listen("unix", path); err != nil {
+		if ln, err = listenUnix(path); err != nil {
 			return nil, err
 		}
 	}
@@ -44,4 +52,14 @@ func ListenPipe(path string) (net.Listener, error) {
 		return nil, err
 	}
 	return ln, nil
+}
+
+// listenUnix listens at a socket that is made with mode 0600 where the system
+// takes the mode of the descriptor for that (Linux), so that nobody connects
+// before the chmod that follows.
+func listenUnix(path string) (net.Listener, error) {
+	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { syscall.Fchmod(int(fd), 0o600) }) // fails on other systems
+	}}
+	return c.Listen(context.Background(), "unix", path)
 }
