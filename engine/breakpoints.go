@@ -299,6 +299,18 @@ func (b *Breakpoints) pending() []string {
 	return out
 }
 
+// any reports whether one is enabled, placed or not.
+func (b *Breakpoints) any() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.bp {
+		if p.Enabled {
+			return true
+		}
+	}
+	return false
+}
+
 func contains(list []string, s string) bool {
 	for _, x := range list {
 		if strings.EqualFold(x, s) {

@@ -106,7 +106,6 @@ type Engine struct {
 	closeText string
 	slow      bool // the line is paced: read ahead little
 	config    target.Config
-	rebreak   bool // a stop was asked for by the engine itself, to place breakpoints
 	userBreak bool // the stop that comes was asked for by the user too
 	strayStep bool // a step was interrupted: one single-step exception more may come
 	rebooted  bool
@@ -470,11 +469,13 @@ func (e *Engine) Config() target.Config {
 }
 
 // pushConfig sends the user's wishes, widened by what the engine needs to
-// place breakpoints in modules that are not loaded yet.
+// place breakpoints: those that are set need a stop at the kernel's load after a
+// reboot, those in modules that are not loaded yet one at that load.
 func (e *Engine) pushConfig(ctx context.Context) error {
-	pending := e.bps.pending()
+	pending, set := e.bps.pending(), e.bps.any()
 	e.mu.Lock()
 	c := e.opt.Config
+	c.BreakOnFirstLoad = c.BreakOnFirstLoad || set
 	for _, name := range pending {
 		// The target compares file names: a module name that was made to fit
 		// (nt, odd letters) is not one.
@@ -596,6 +597,7 @@ func (e *Engine) depart(ctx context.Context, op target.ControlOp) error {
 	if err != nil && !errors.Is(err, ErrUnknownMachine) {
 		return err
 	}
+	e.tellConfig(ctx)
 	e.mu.Lock()
 	e.halt, e.motion = nil, &motion{kind: motionGo}
 	e.mu.Unlock()

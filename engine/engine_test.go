@@ -913,23 +913,23 @@ func TestReboot(t *testing.T) {
 	set(0xFFFFF80320000040)    // tcpip
 	set(0xFFFF_9000_0000_1000) // nowhere
 	asked := make(chan bool, 9)
-	r.f.OnBreak = func(*enginetest.Fake) { asked <- true } // the stop comes below
+	r.f.OnBreak = func(*enginetest.Fake) { asked <- true }
 	r.must(r.e.Reboot(r.ctx))
 	if r.e.Halted() {
 		t.Error("halted after .reboot")
 	}
 	r.f.Send(target.Event{Kind: target.EventReloaded})
-	<-asked
 	// The kernel comes back elsewhere.
 	r.f.Lock()
 	r.f.Ver.KernBase = enginetest.KernBase + 0x10000000
 	r.f.Data = nil
 	r.f.Unlock()
 	r.f.Connect()
-	// It was asked to stop, is let go with what is known, and waits for tcpip.
+	// It stops where it reports itself, is let go with what is known, and waits
+	// for tcpip.
 	resumed := make(chan target.Resume, 4)
 	r.f.OnResume = func(f *enginetest.Fake, res target.Resume) { resumed <- res }
-	r.f.Stop(target.Stop{PC: 0xFFFFF80329E4CA60, Asked: true, Exception: enginetest.Exception(kdproto.StatusBreakpoint, true)})
+	r.f.Stop(target.Stop{Reason: target.StopLoad, PC: 0xFFFFF80329E4CA60, Module: &target.Module{Base: enginetest.KernBase + 0x10000000, Size: enginetest.KernSize, Path: "ntoskrnl.exe"}})
 	res := <-resumed
 	if fmt.Sprintf("%x", res.Breakpoints) != fmt.Sprintf("%x", []uint64{code + 0x10000000, 0xFFFF900000001000}) {
 		t.Errorf("after the reboot %x", res.Breakpoints)
@@ -950,12 +950,70 @@ func TestReboot(t *testing.T) {
 		}
 	}
 	r.f.Unlock()
-	want := []target.Config{{StopOnLoad: "*"}, {StopOnLoad: "tcpip"}, {}}
-	if fmt.Sprint(cfg) != fmt.Sprint(want) || len(asked) != 0 {
+	first := target.Config{BreakOnFirstLoad: true}
+	all, tcpip := first, first
+	all.StopOnLoad, tcpip.StopOnLoad = "*", "tcpip"
+	if want := []target.Config{first, all, tcpip, first}; fmt.Sprint(cfg) != fmt.Sprint(want) || len(asked) != 0 {
 		t.Errorf("configured %+v", cfg)
 	}
 	if r.e.Halted() {
 		t.Error("halted")
+	}
+}
+
+// TestRebootStops: the stop at the kernel's load, which places breakpoints, takes
+// none away: not the kernel's own, not one that the user waits for.
+func TestRebootStops(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		config   target.Config
+		disabled bool
+		user     bool
+	}{{name: "kernel"}, {name: "disabled", disabled: true}, {name: "initial break", config: target.Config{Break: true}}, {name: "user", user: true}} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, 1, func(_ *enginetest.Fake, o *Options) { o.Config = c.config })
+			r.broken()
+			_, err := r.e.Modules(r.ctx)
+			r.must(err)
+			bp, _, err := r.e.Breakpoints().Set(Breakpoint{ID: -1, Addr: code})
+			r.must(err)
+			if c.disabled {
+				r.must(r.e.Breakpoints().Enable(bp.ID, false))
+			}
+			breaks := 0
+			r.f.OnBreak = func(*enginetest.Fake) { breaks++ }
+			r.must(r.e.Reboot(r.ctx))
+			if c.user {
+				r.must(r.e.BreakIn(r.ctx))
+			}
+			resumed := make(chan target.Resume, 4)
+			r.f.OnResume = func(f *enginetest.Fake, res target.Resume) { resumed <- res }
+			r.f.Send(target.Event{Kind: target.EventReloaded})
+			r.f.Connect()
+			if !c.disabled {
+				r.f.Stop(target.Stop{Reason: target.StopLoad, Module: &target.Module{Base: enginetest.KernBase, Size: enginetest.KernSize, Path: "ntoskrnl.exe"}})
+				if res := <-resumed; len(res.Breakpoints) != 1 || res.BreakIn != (c.user || c.config.Break) {
+					t.Errorf("let go with %+v", res)
+				}
+			}
+			// The kernel's boot breakpoint, or the stop that was asked for.
+			r.f.Stop(target.Stop{PC: enginetest.Break, Asked: c.user || c.config.Break, Exception: enginetest.Exception(kdproto.StatusBreakpoint, true)})
+			if s := r.wait(); s.PC != enginetest.Break {
+				t.Errorf("stopped at %x", s.PC)
+			}
+			r.f.Lock()
+			want := 0
+			if c.user {
+				want = 1
+			}
+			if breaks != want {
+				t.Errorf("%d break-ins, want %d", breaks, want)
+			}
+			r.f.Unlock()
+			if n := r.sink.texts(target.EventNotice); len(n) != 2 {
+				t.Errorf("%q", n)
+			}
+		})
 	}
 }
 
@@ -995,8 +1053,10 @@ func TestLostAndClosed(t *testing.T) {
 func TestFirstLoad(t *testing.T) {
 	r := newRig(t, 1, func(_ *enginetest.Fake, o *Options) { o.Config.BreakOnFirstLoad = true; o.Config.StopOnLoad = "foo*" })
 	r.f.Send(target.Event{Kind: target.EventReloaded})
+	base := uint64(enginetest.KernBase)
 	load := func(p string) target.Stop {
-		return target.Stop{Reason: target.StopLoad, PC: code, Module: &target.Module{Base: enginetest.KernBase, Size: 0x1000, Path: p}}
+		base += 0x1000000
+		return target.Stop{Reason: target.StopLoad, PC: code, Module: &target.Module{Base: base - 0x1000000, Size: 0x1000, Path: p}}
 	}
 	r.f.Stop(load(`\x\ntoskrnl.exe`))
 	s := r.wait()

@@ -383,8 +383,8 @@ func (ms *modules) event(v *kdproto.Version, ev *target.Module) string {
 		return moduleName(Module{Path: ev.Path, Base: ev.Base}, false)
 	}
 	m := Module{Path: ev.Path, ImageName: baseName(ev.Path), Base: ev.Base, Size: ev.Size, CheckSum: ev.CheckSum, FromEvent: true}
-	// The kernel announces itself first of all.
-	kernel := v != nil && v.KernBase == ev.Base || v == nil && len(ms.list) == 0
+	// The kernel announces itself first of all, some before they know their base.
+	kernel := v != nil && v.KernBase == ev.Base || (v == nil || v.KernBase == 0) && len(ms.list) == 0
 	return ms.add(m, kernel)
 }
 

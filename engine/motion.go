@@ -281,6 +281,7 @@ func (e *Engine) start(ctx context.Context, h *halt, m *motion) error {
 	if err != nil {
 		return err
 	}
+	e.tellConfig(ctx)
 	e.mu.Lock()
 	if e.halt != h {
 		e.mu.Unlock()

@@ -77,6 +77,8 @@ type verdict struct {
 	status kdproto.Status // of the silent resume
 	mode   *motion        // goes on with it; nil: a plain go
 	notice string
+	// breakIn: the user waits for a stop, and this one was only in front of it.
+	breakIn bool
 }
 
 // halted judges a halt of the target: shows it, or lets the target go on.
@@ -187,13 +189,24 @@ func (e *Engine) passOn(ctx context.Context, h *halt, v verdict) error {
 	}
 	e.mu.Lock()
 	e.internal, e.motion = nil, v.mode
+	asked := e.userBreak
 	e.mu.Unlock()
+	r.BreakIn = asked || v.breakIn
 	if err := e.t.Resume(ctx, r); err != nil {
 		var ie *target.InsertError
 		if errors.As(err, &ie) {
 			return e.bps.insertError(ie)
 		}
 		return err
+	}
+	e.mu.Lock()
+	late := e.userBreak && !asked
+	e.mu.Unlock()
+	if late {
+		// The target may have taken that request for one to a halted target.
+		if err := e.t.BreakIn(ctx); err != nil && !errors.Is(err, target.ErrHalted) {
+			e.notice("The break-in could not be sent: %v", err)
+		}
 	}
 	return nil
 }
@@ -219,8 +232,9 @@ func (e *Engine) judge(ctx context.Context, h *halt, m *motion) verdict {
 	e.mu.Lock()
 	stray := e.strayStep
 	e.strayStep = false
-	own := e.rebreak && s.Asked
-	user := e.userBreak || e.opt.Config.Break && m == nil
+	if s.Reason == target.StopException {
+		e.rebooted = false
+	}
 	e.mu.Unlock()
 
 	switch s.Reason {
@@ -238,12 +252,7 @@ func (e *Engine) judge(ctx context.Context, h *halt, m *motion) verdict {
 		// let go; the second answer makes the target run.
 		return verdict{status: kdproto.DbgExceptionHandled, mode: untrapped(m)}
 	}
-	if own {
-		e.placed(ctx)
-		if !user {
-			return verdict{status: kdproto.DbgExceptionHandled, mode: m}
-		}
-	} else if e.placeAgain() {
+	if e.placeAgain() {
 		e.tellConfig(ctx)
 	}
 	if s.Again && m == nil {
@@ -476,7 +485,11 @@ func (e *Engine) judgeModule(ctx context.Context, h *halt, m *motion) verdict {
 	mod.Unload = mod.Unload || unload
 	e.mu.Lock()
 	name := e.mods.event(e.version, &mod)
-	first := e.opt.Config.BreakOnFirstLoad && e.rebooted
+	boot := !unload && (e.rebooted || name == "nt")
+	if boot {
+		e.rebooted = false
+	}
+	first, initial := boot && e.opt.Config.BreakOnFirstLoad, boot && e.opt.Config.Break
 	load, gone := e.opt.Config.StopOnLoad, e.opt.Config.StopOnUnload
 	e.mu.Unlock()
 	if unload {
@@ -490,12 +503,8 @@ func (e *Engine) judgeModule(ctx context.Context, h *halt, m *motion) verdict {
 	if !unload {
 		want, reason, word = load, ReasonLoad, "Load"
 	}
-	if first && !unload {
-		e.mu.Lock()
-		e.rebooted = false
-		e.mu.Unlock()
-	} else if want == "" || !matchModule(want, name, baseName(mod.Path)) {
-		return verdict{status: kdproto.DbgContinue, mode: m}
+	if !first && (want == "" || !matchModule(want, name, baseName(mod.Path))) {
+		return verdict{status: kdproto.DbgContinue, mode: m, breakIn: initial}
 	}
 	return verdict{stop: &Stop{Stop: s, Reason: reason, Headline: e.moduleLine(&mod, name), Description: word + " module " + e.moduleText(&mod, name), Steps: legs(m)}}
 }
@@ -559,23 +568,9 @@ func (e *Engine) reloaded(ctx context.Context, ev target.Event) {
 	if len(lines) == 0 {
 		return
 	}
-	// They go in at the first stop; ask for one, and for the loads of their
-	// modules.
-	e.tellConfig(ctx)
-	e.mu.Lock()
-	e.rebreak = true
-	e.mu.Unlock()
-	if err := e.t.BreakIn(ctx); err != nil && !errors.Is(err, target.ErrHalted) {
-		e.notice("The breakpoints go in at the next stop; the target could not be asked for one: %v", err)
-	}
-}
-
-// placed is the stop that the engine asked for after a reboot.
-func (e *Engine) placed(ctx context.Context) {
-	e.mu.Lock()
-	e.rebreak = false
-	e.mu.Unlock()
-	e.placeAgain()
+	// They go in where the kernel reports its own load, at which the target was
+	// told to stop, and at the loads of their modules. A break-in would come at
+	// some time of its own, and be mistaken for a stop of the kernel or the user.
 	e.tellConfig(ctx)
 }
 

@@ -806,8 +806,8 @@ func (l *Live) symbols(s kdproto.StateChange) {
 	l.contin(kdproto.DbgContinue)
 }
 
-// askEarly leaves a break-in byte with a kernel that has just reported itself,
-// so that it stops as early as it can. A stopped target takes a byte that is
+// askEarly leaves a break-in byte with a kernel that stands at a report, such
+// as that of its own load, so that it stops as early as it can. A stopped target takes a byte that is
 // followed by silence for a break-in: it remembers it and reports again. (One
 // sent right after the resume meets a kernel that prints and is swallowed.)
 func (l *Live) askEarly() {

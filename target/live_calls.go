@@ -227,6 +227,12 @@ func (l *Live) resume(r Resume) error {
 			return err
 		}
 	}
+	if r.BreakIn {
+		l.mu.Lock()
+		l.breakWanted = true
+		l.mu.Unlock()
+		l.askEarly()
+	}
 	if r.Mode == Step {
 		l.stepping = true
 		return l.continue2(true, r.Status)
@@ -501,6 +507,9 @@ func (l *Live) leave(leave Leave) string {
 		return "The session is closed; the target was out of reach."
 	}
 	l.takeOutAll()
+	if l.getState() != StateHalted || l.stop == nil {
+		return "The session is closed; the target stopped answering, so our breakpoints may still be in it. The next debugger that attaches removes them."
+	}
 	if leave == LeaveHalted {
 		l.writeHardware([4]HWBreak{})
 		return "The session is closed; the target stays halted, as asked."

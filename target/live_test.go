@@ -201,6 +201,47 @@ func TestStopOnLoad(t *testing.T) {
 	}
 }
 
+// TestBreakInBehindLoad: a stop that is asked for with the order to go on from a
+// module's load comes, and comes once.
+func TestBreakInBehindLoad(t *testing.T) {
+	p := newPuppet(t, nil)
+	b := p.attach(target.Config{Break: true, BreakOnFirstLoad: true}, 0)
+	p.start(true)
+	if s := b.wait(target.EventHalted).Stop; s.Reason != target.StopLoad {
+		t.Fatalf("stop %s", brief(s))
+	}
+	b.resume(target.Resume{Breakpoints: []uint64{codePC + 8}, BreakIn: true})
+	if s := b.wait(target.EventHalted).Stop; s.PC != breakPC || !s.Asked {
+		t.Errorf("stop %s", brief(s))
+	}
+	if n := b.breakpoints(); n != 1 {
+		t.Errorf("%d breakpoints", n)
+	}
+}
+
+// TestLeaveDead: leaving a halted target that has died meanwhile says so.
+func TestLeaveDead(t *testing.T) {
+	b := halted(t)
+	b.resume(target.Resume{Breakpoints: []uint64{codePC + 8}})
+	waitFor(t, func() bool { return b.breakpoints() == 1 })
+	b.live.BreakIn(t.Context())
+	b.wait(target.EventHalted)
+	b.puppet.mu.Lock()
+	b.puppet.intercept = func(*kdproto.Manipulate) bool { return true }
+	b.puppet.mu.Unlock()
+	if err := b.live.Close(t.Context(), target.LeaveRunning); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.wait(target.EventClosed); !strings.Contains(e.Text, "stopped answering") {
+		t.Errorf("closed: %q", e.Text)
+	}
+	b.puppet.mu.Lock()
+	b.puppet.intercept = nil
+	b.puppet.mu.Unlock()
+	// Nobody lets the kernel go any more.
+	b.puppet.stop()
+}
+
 // TestReboot: a target that starts again is met again, and said to be new.
 func TestReboot(t *testing.T) {
 	b := halted(t)

@@ -276,6 +276,10 @@ type Resume struct {
 	Status      kdproto.Status `cbor:"2,keyasint"` // DbgContinue, DbgExceptionHandled or DbgExceptionNotHandled
 	Breakpoints []uint64       `cbor:"3,keyasint,omitempty"`
 	Hardware    [4]HWBreak     `cbor:"4,keyasint"` // Dr0..Dr3 of every processor
+	// BreakIn asks for the next stop before the target goes on, as BreakIn does
+	// of one that runs. It keeps a request alive that a stop came in front of
+	// which nobody is to see.
+	BreakIn bool `cbor:"5,keyasint,omitempty"`
 }
 
 // HWBreak is a processor breakpoint. Len is 1, 2, 4 or 8 bytes (1 for
