@@ -121,6 +121,19 @@ func stepped(pc uint64) target.Stop {
 	return target.Stop{PC: pc, Dr6: 0xFFFF4FF0, Exception: enginetest.Exception(kdproto.StatusSingleStep, true)}
 }
 
+// TestStepCodedBreakpoint: a step from an int 3 that has a breakpoint too goes
+// behind it.
+func TestStepCodedBreakpoint(t *testing.T) {
+	r := newRig(t, 1)
+	r.broken()
+	_, _, err := r.e.Breakpoints().Set(Breakpoint{ID: -1, Addr: enginetest.Break})
+	r.must(err)
+	r.must(r.e.Step(r.ctx, StepOpt{}))
+	if s := r.wait(); s.Reason != ReasonStep || s.PC != enginetest.Break+1 {
+		t.Errorf("%v at %x", s.Reason, s.PC)
+	}
+}
+
 // parked breaks in and steps over the break instruction, which runs nothing.
 func (r *rig) parked() {
 	r.Helper()

@@ -152,7 +152,7 @@ func (e *Engine) Step(ctx context.Context, opt StepOpt) error {
 func (e *Engine) stepCoded(ctx context.Context, h *halt, n int) (bool, error) {
 	stop := e.stopOf(h)
 	a := e.Arch()
-	if stop.Exception == nil || stop.Exception.Code != kdproto.StatusBreakpoint || len(e.bps.at(stop.PC)) > 0 {
+	if stop.Exception == nil || stop.Exception.Code != kdproto.StatusBreakpoint {
 		return false, nil
 	}
 	s, err := e.state(ctx, h, n, false)

@@ -212,6 +212,14 @@ func (l *Live) resume(r Resume) error {
 	}
 	l.wanted = wanted
 	off := slices.Contains(wanted, pc)
+	if off && !r.Status.Failed() && pc == l.stop.PC && l.coded() {
+		// The instruction under the breakpoint is itself one: nothing is there to
+		// be stepped, it would only stop again.
+		if err := l.stepOverCoded(); err != nil {
+			return err
+		}
+		l.moved, off = true, false
+	}
 	if off {
 		// A breakpoint at the program counter would be hit at once: take it out,
 		// run one instruction, put it in.

@@ -471,6 +471,32 @@ func TestStepOff(t *testing.T) {
 	}
 }
 
+// TestBreakpointOnCoded: one at a breakpoint instruction, at which the target
+// stands, is passed and stays.
+func TestBreakpointOnCoded(t *testing.T) {
+	for _, edited := range []bool{false, true} {
+		b := halted(t)
+		if edited {
+			c := b.ask(target.Request{Op: target.OpGetContext})[0].Data()
+			c[0x80] = 7
+			b.ask(target.Request{Op: target.OpSetContext, Data: c})
+		}
+		b.resume(target.Resume{Breakpoints: []uint64{breakPC}})
+		waitFor(t, func() bool {
+			b.puppet.mu.Lock()
+			defer b.puppet.mu.Unlock()
+			return b.pc() == codePC
+		})
+		if n := b.breakpoints(); n != 1 || b.steps != 0 {
+			t.Errorf("%d breakpoints, %d steps", n, b.steps)
+		}
+		b.live.BreakIn(t.Context())
+		if s := b.wait(target.EventHalted).Stop; s.PC != breakPC {
+			t.Errorf("stop %s", brief(s))
+		}
+	}
+}
+
 func TestStep(t *testing.T) {
 	b := halted(t)
 	c := b.ask(target.Request{Op: target.OpGetContext})[0].Data()
