@@ -134,6 +134,53 @@ func TestStepCodedBreakpoint(t *testing.T) {
 	}
 }
 
+// TestAssertion: going on from int 2Ch passes it when the exception is handled.
+func TestAssertion(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		bytes  []byte
+		status kdproto.Status
+		move   bool
+		pc     uint64
+	}{
+		{"g", assertion, 0, false, code + 2},
+		{"gh", assertion, kdproto.DbgExceptionHandled, false, code + 2},
+		{"gn", assertion, kdproto.DbgExceptionNotHandled, false, code},
+		{"moved", assertion, 0, true, code + 8},
+		{"something else", []byte{0xCD, 0x2D}, 0, false, code},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, 1)
+			r.f.Write(code, c.bytes)
+			r.broken()
+			r.script(target.Stop{PC: code, Exception: enginetest.Exception(kdproto.StatusAssertionFailure, true)})
+			r.must(r.e.Go(r.ctx, GoOpt{}))
+			r.wait()
+			opt := GoOpt{Status: c.status}
+			if c.move {
+				to := uint64(code + 8)
+				opt.From = &to
+			}
+			r.must(r.e.Go(r.ctx, opt))
+			r.f.Lock()
+			defer r.f.Unlock()
+			if pc := r.f.Arch.PC(r.f.Context[0]); pc != c.pc {
+				t.Errorf("goes on at %x, want %x", pc, c.pc)
+			}
+		})
+	}
+	r := newRig(t, 1)
+	r.f.Write(code, assertion)
+	r.broken()
+	r.script(target.Stop{PC: code, Exception: enginetest.Exception(kdproto.StatusAssertionFailure, true)})
+	r.must(r.e.Go(r.ctx, GoOpt{}))
+	r.wait()
+	r.must(r.e.Step(r.ctx, StepOpt{}))
+	if s := r.wait(); s.Reason != ReasonStep || s.PC != code+2 {
+		t.Errorf("step: %v at %x", s.Reason, s.PC)
+	}
+}
+
 // parked breaks in and steps over the break instruction, which runs nothing.
 func (r *rig) parked() {
 	r.Helper()

@@ -146,13 +146,13 @@ func (e *Engine) Step(ctx context.Context, opt StepOpt) error {
 	return e.start(ctx, h, m)
 }
 
-// stepCoded steps over a breakpoint instruction that is part of the program: the
-// program counter moves behind it and nothing runs. Letting it run would raise
+// stepCoded steps over a breakpoint or assertion instruction that is part of the
+// program: the program counter moves behind it and nothing runs. Letting it run would raise
 // the exception again, and the target's own way past it goes one further.
 func (e *Engine) stepCoded(ctx context.Context, h *halt, n int) (bool, error) {
 	stop := e.stopOf(h)
 	a := e.Arch()
-	if stop.Exception == nil || stop.Exception.Code != kdproto.StatusBreakpoint {
+	if stop.Exception == nil || trapOf(a, stop.Exception.Code) == nil {
 		return false, nil
 	}
 	s, err := e.state(ctx, h, n, false)
@@ -160,11 +160,14 @@ func (e *Engine) stepCoded(ctx context.Context, h *halt, n int) (bool, error) {
 		return false, err
 	}
 	pc := a.PC(s.Context)
-	d, err := e.read(ctx, h, a, Virtual, pc, len(a.Break))
-	if err != nil || pc != stop.PC || !d.Complete() || !bytes.Equal(d.Bytes, a.Break) {
+	if pc != stop.PC {
+		return false, nil
+	}
+	d, err := e.read(ctx, h, a, Virtual, pc, len(trapOf(a, stop.Exception.Code)))
+	if err != nil || !isTrap(a, stop.Exception.Code, d) {
 		return false, err
 	}
-	pc = a.Canon(pc + uint64(len(a.Break)))
+	pc = a.Canon(pc + uint64(len(d.Bytes)))
 	a.SetPC(s.Context, pc)
 	if err := e.setContext(ctx, h, n, s.Context); err != nil {
 		return false, err
@@ -180,6 +183,29 @@ func (e *Engine) stepCoded(ctx context.Context, h *halt, n int) (bool, error) {
 	e.mu.Unlock()
 	e.emit(Event{Event: target.Event{Kind: target.EventHalted, Stop: &now}, Stop: shown})
 	return true, nil
+}
+
+// assertion is int 2Ch, with which x86 and x64 kernels report a failed
+// assertion. The exception is reported at the instruction.
+var assertion = []byte{0xCD, 0x2C}
+
+// trapOf is the instruction that raises an exception because it is meant to,
+// nil where there is none.
+func trapOf(a *arch.Arch, code kdproto.Status) []byte {
+	switch {
+	case code == kdproto.StatusBreakpoint:
+		return a.Break
+	case code == kdproto.StatusAssertionFailure && (a.Machine == kdproto.MachineI386 || a.Machine == kdproto.MachineAMD64):
+		return assertion
+	}
+	return nil
+}
+
+// isTrap reports whether d, the bytes at the program counter, is that
+// instruction.
+func isTrap(a *arch.Arch, code kdproto.Status, d Data) bool {
+	t := trapOf(a, code)
+	return len(t) > 0 && d.Complete() && bytes.Equal(d.Bytes, t)
 }
 
 const singleStep = "Single step exception - code 80000004 (first chance)"
@@ -323,6 +349,21 @@ func (e *Engine) leaveStop(ctx context.Context, h *halt, m *motion, status kdpro
 		len(e.bps.at(pc)) == 0 && d.Complete() && bytes.Equal(d.Bytes, a.Break) {
 		a.SetPC(record, a.Canon(pc+uint64(len(a.Break))))
 		return e.setContext(ctx, h, n, record)
+	}
+	// Nobody passes the instruction of an assertion but the debugger.
+	if stop.Exception != nil && stop.Exception.Code == kdproto.StatusAssertionFailure && pc == stop.PC && !status.Failed() && trapOf(a, stop.Exception.Code) != nil {
+		d, err := e.read(ctx, h, a, Virtual, pc, len(assertion))
+		if err != nil {
+			return err
+		}
+		if isTrap(a, stop.Exception.Code, d) {
+			s, err := e.state(ctx, h, n, false)
+			if err != nil {
+				return err
+			}
+			a.SetPC(s.Context, a.Canon(pc+uint64(len(assertion))))
+			return e.setContext(ctx, h, n, s.Context)
+		}
 	}
 	_, hw, _ := e.bps.active()
 	for _, b := range hw {
