@@ -557,8 +557,8 @@ func TestProcessorBreakpoint(t *testing.T) {
 	// ga
 	r.script(func() target.Stop { s := stepped(code + 8); s.Dr6 = 0xFFFF0FF4; return s }())
 	r.must(r.e.Go(r.ctx, GoOpt{Until: []uint64{code + 8}, UntilHW: true}))
-	if s := r.wait(); s.Reason != ReasonStep || s.Headline != "" {
-		t.Errorf("%v %q", s.Reason, s.Headline)
+	if s := r.wait(); s.Reason != ReasonStep || s.Headline != "" || s.Description != "Hit temporary breakpoint" {
+		t.Errorf("%v %q %q", s.Reason, s.Headline, s.Description)
 	}
 }
 
@@ -804,8 +804,8 @@ func TestGoUntil(t *testing.T) {
 	r.script(at(code + 4))
 	from := uint64(code)
 	r.must(r.e.Go(r.ctx, GoOpt{From: &from, Until: []uint64{code + 4}, Status: kdproto.DbgExceptionNotHandled}))
-	if s := r.wait(); s.Reason != ReasonStep || s.PC != code+4 {
-		t.Errorf("%v", s.Reason)
+	if s := r.wait(); s.Reason != ReasonStep || s.PC != code+4 || s.Description != "Hit temporary breakpoint" {
+		t.Errorf("%v %q", s.Reason, s.Description)
 	}
 	res, _ := r.f.LastResume()
 	if res.Status != kdproto.DbgExceptionNotHandled || len(res.Breakpoints) != 1 {

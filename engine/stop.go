@@ -437,7 +437,11 @@ func (e *Engine) judgeStep(ctx context.Context, h *halt, m *motion, stray bool) 
 // legDone ends a step, or makes the next one of a sequence.
 func (e *Engine) legDone(ctx context.Context, h *halt, m *motion) verdict {
 	done := verdict{stop: &Stop{Stop: h.stop, Reason: ReasonStep, Description: singleStep, Steps: m.legs}}
-	if m.kind == motionGo || m.until == StepOnce {
+	if m.kind == motionGo {
+		done.stop.Description = "Hit temporary breakpoint"
+		return done
+	}
+	if m.until == StepOnce {
 		return done
 	}
 	e.mu.Lock()
