@@ -369,10 +369,12 @@ func (v env) Pseudo(name string) (uint64, bool, error) {
 		if err != nil {
 			return 0, false, err
 		}
-		if len(mods) == 0 || mods[0].EntryPoint == 0 {
-			return 0, false, noValue("the entry point of the kernel is not known")
+		for i := range mods {
+			if mods[i].Name == "nt" && mods[i].EntryPoint != 0 {
+				return mods[i].EntryPoint, true, nil
+			}
 		}
-		return mods[0].EntryPoint, true, nil
+		return 0, false, noValue("the entry point of the kernel is not known")
 	case "$dbgtime":
 		return fileTime(e.Now()), true, nil
 	case "$ea", "$ea2":

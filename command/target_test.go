@@ -366,6 +366,7 @@ func TestModuleCommands(t *testing.T) {
 	r.fails("lm a zzz!", "zzz")
 	r.do(".reload", "Connected to Windows 10 19041 x64 target at (Fri Jan  2 03:04:05.000 2026 (UTC + 0:00)), ptr64 TRUE\nLoading Kernel Symbols\n...\nLoading User Symbols\n\nLoading unloaded module list\n\n")
 	r.do(".reload /f tcpip.sys", "")
+	r.do("r $t0 = $exentry; .printf \"%p\\n\", @$t0", "fffff80319c01000\n")
 	r.fails(".reload nosuch", "not found in the image list")
 }
 
