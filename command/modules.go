@@ -241,9 +241,12 @@ func stem(name string) string {
 
 func cmdReload(c *Call) error {
 	args := strings.TrimSpace(c.Args)
-	for strings.HasPrefix(args, "/") {
+	for strings.HasPrefix(args, "/") || strings.HasPrefix(args, "-") {
 		w, rest := cutWord(args)
-		switch strings.ToLower(w) {
+		switch strings.ToLower("/" + w[1:]) {
+		case "/?":
+			c.explain(c.Command)
+			return nil
 		case "/f", "/i", "/n", "/o", "/s", "/v", "/w", "/d":
 		case "/u", "/unl", "/user", "/l", "/p":
 			return c.Fault("Syntax error", w, "%s works on symbols or user modules, which are not read yet", w)

@@ -481,12 +481,17 @@ func cmdHelp(c *Call) error {
 		}
 		return c.Fault("Syntax error", name, "there is no command of that name; %s", help)
 	}
+	c.explain(k)
+	return nil
+}
+
+// explain prints what .help says about one command.
+func (c *Call) explain(k *Command) {
 	c.Printf("%s - %s\n\n", strings.Join(k.Names, ", "), k.Summary)
 	for _, u := range strings.Split(k.Usage, "\n") {
 		c.Printf("    %s\n", u)
 	}
 	c.Printf("\nExample:\n    %s\n", k.Example)
-	return nil
 }
 
 // helpFamilies lists the families in the order in which the registry has them.

@@ -215,12 +215,19 @@ const bugCheckBox = `***********************************************************
 *******************************************************************************
 `
 
+// manualCrash is MANUALLY_INITIATED_CRASH, the bug check of .crash and of the
+// keyboard. It has no first stop.
+const manualCrash = 0xE2
+
 func (s *Session) showBugCheck(b *engine.BugCheck) {
 	if b == nil {
 		return
 	}
 	when := "Bugcheck callbacks have not been invoked."
-	if b.Status == 4 {
+	switch {
+	case b.Status == 4 && b.Code == manualCrash:
+		when = "This crash was asked for. The kernel stops for it once only, and does not tell whether it has invoked bugcheck callbacks or written a dump."
+	case b.Status == 4:
 		when = "Bugcheck callbacks have been invoked; the dump, if there is one, is written."
 	}
 	fmt.Fprintf(s.w, "\nA fatal system error has occurred.\n%s\n\n%s\nBugCheck %X, {%x, %x, %x, %x}\n\n",

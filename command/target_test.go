@@ -366,6 +366,12 @@ func TestModuleCommands(t *testing.T) {
 	r.fails("lm a zzz!", "zzz")
 	r.do(".reload", "Connected to Windows 10 19041 x64 target at (Fri Jan  2 03:04:05.000 2026 (UTC + 0:00)), ptr64 TRUE\nLoading Kernel Symbols\n...\nLoading User Symbols\n\nLoading unloaded module list\n\n")
 	r.do(".reload /f tcpip.sys", "")
+	r.do(".reload -f tcpip.sys", "")
+	for _, q := range []string{"-?", "/?", "/f -?"} {
+		r.do(".reload "+q, ".reload - read the module list anew\n\n    .reload [/f /i /n /o /s /v /w] [module]\n\nExample:\n    .reload\n")
+	}
+	r.fails(".reload -q", "Syntax error")
+	r.do(".help {", "{ - as .block\n\n    { commands }\n\nExample:\n    { r; u }\n")
 	r.do("r $t0 = $exentry; .printf \"%p\\n\", @$t0", "fffff80319c01000\n")
 	r.fails(".reload nosuch", "not found in the image list")
 }
@@ -456,7 +462,22 @@ func TestBugCheckStop(t *testing.T) {
 	if !strings.Contains(got, ".\n\n******") || strings.Count(got, "Bugcheck Analysis") != 2 {
 		t.Error(got)
 	}
+	if strings.Count(got, "Bugcheck callbacks have been invoked") != 2 {
+		t.Error(got)
+	}
 	r.fails(".crash", "inside a bug check already")
+	// One that was asked for has no first stop, and says nothing of callbacks.
+	r = newRig(t, 1)
+	r.f.Lock()
+	r.f.Write(enginetest.BugData, []byte{0xE2})
+	reg, _ := r.f.Arch.Reg("rcx")
+	reg.Set(arch.State{Context: r.f.Context[0]}, arch.Value{Lo: 4})
+	r.f.Unlock()
+	r.script(target.Stop{PC: enginetest.Break, Exception: enginetest.Exception(kdproto.StatusBreakpoint, true)})
+	r.s.Execute(r.ctx, "g")
+	if got := r.out.take(); strings.Contains(got, "have been invoked") || !strings.Contains(got, "BugCheck E2, {0, 0, 0, 0}\n") || !strings.Contains(got, "was asked for") {
+		t.Error(got)
+	}
 }
 
 func TestControlCommands(t *testing.T) {
