@@ -121,6 +121,7 @@ type Live struct {
 	lastPoke   time.Time
 	stageSince time.Time
 	hinted     bool
+	doubt      bool // a break-in byte of an earlier debugger may be left in the target
 	quiet      bool // the line ended at once the last time; its comings and goings were told
 }
 
@@ -382,6 +383,9 @@ func (l *Live) serve(h link.Host) error {
 
 // tick is done some times a second: watch the stages, poke a silent target.
 func (l *Live) tick(h link.Host) {
+	if l.doubt && time.Since(l.resumed) > leftoverTime && l.getState() == StateRunning {
+		l.doubt = false
+	}
 	if st := l.getStage(); st == StageOpened && h.Stats().BytesIn > 0 {
 		l.setStage(StageBytes, "")
 	}
@@ -678,6 +682,7 @@ func (l *Live) connect(s kdproto.StateChange, fresh bool) bool {
 		// Breakpoints of a debugger that died displace bytes and fill the table.
 		l.clearTable(s.Processor)
 		l.clearHardware(s)
+		l.doubt = true
 	}
 	l.readDataBlock(s.Processor)
 	if old != nil && (boot || old.KernBase != v.KernBase || old.Machine != v.Machine) {
@@ -904,14 +909,19 @@ func (l *Live) passOn() {
 	l.continue2(false, kdproto.DbgContinue)
 }
 
+// leftoverTime is how soon after it was let go a target stops for a break-in
+// byte that was lying in a buffer.
+const leftoverTime = 3 * time.Second
+
 // leftover passes over a stop that an extra break-in byte caused: several were
-// sent while the target did not answer, and one of them was lying in a buffer.
+// sent while the target did not answer, and one of them was lying in a buffer,
+// or a debugger that died had sent one to a target that stood.
 func (l *Live) leftover(s kdproto.StateChange) bool {
 	l.mu.Lock()
-	extra := l.breaksSent > 0 && !l.breakWanted && l.state == StateRunning
+	extra := (l.breaksSent > 0 || l.doubt) && !l.breakWanted && l.state == StateRunning
 	l.mu.Unlock()
 	if !extra || s.Kind != kdproto.StateException || s.Exception.Code != kdproto.StatusBreakpoint ||
-		l.breakPC == 0 || l.arch.Canon(s.ProgramCounter) != l.breakPC || time.Since(l.resumed) > 3*time.Second {
+		l.breakPC == 0 || l.arch.Canon(s.ProgramCounter) != l.breakPC || time.Since(l.resumed) > leftoverTime {
 		return false
 	}
 	if slices.Contains(l.wanted, l.breakPC) {
@@ -924,7 +934,7 @@ func (l *Live) leftover(s kdproto.StateChange) bool {
 		return false
 	}
 	l.mu.Lock()
-	l.breaksSent--
+	l.breaksSent = max(l.breaksSent-1, 0)
 	l.mu.Unlock()
 	l.passOn()
 	return true

@@ -146,8 +146,8 @@ func (l *Live) Control(ctx context.Context, c Control) error {
 			api := kdproto.APIReboot
 			if c.Op == ControlCrash {
 				api = kdproto.APICauseBugCheck
-			} else {
-				l.takeOutAll()
+			} else if err := l.takeOutAll(); err != nil {
+				return err
 			}
 			return l.letGo(kdproto.NewRequest(api, l.report.Processor, nil, nil))
 		})
@@ -223,7 +223,9 @@ func (l *Live) resume(r Resume) error {
 	if off {
 		// A breakpoint at the program counter would be hit at once: take it out,
 		// run one instruction, put it in.
-		l.takeOut(pc, 1)
+		if err := l.takeOut(pc, 1); err != nil {
+			return err
+		}
 		if err := l.insert(without(wanted, pc)); err != nil {
 			return err
 		}
@@ -399,7 +401,11 @@ func (l *Live) writeHardware(hw [4]HWBreak) error {
 	}
 	l.hwWritten = hw
 	if l.stop.Bundle.Special != nil {
-		l.stop.Bundle.Special = l.getSpecial(l.report.Processor)
+		sp := l.getSpecial(l.report.Processor)
+		if l.stop == nil {
+			return ErrLost
+		}
+		l.stop.Bundle.Special = sp
 	}
 	return nil
 }
@@ -459,23 +465,30 @@ func (l *Live) restore(a uint64) error {
 	return err
 }
 
-// takeOut takes out the breakpoints whose bytes are in [addr, addr+n).
-func (l *Live) takeOut(addr, n uint64) {
+// takeOut takes out the breakpoints whose bytes are in [addr, addr+n). An error
+// means that the target does not answer.
+func (l *Live) takeOut(addr, n uint64) error {
 	if len(l.inserted) == 0 {
-		return
+		return nil
 	}
 	size := uint64(max(len(l.arch.Break), 1))
 	for a := range l.inserted {
 		if a-addr < n || addr-a < size {
-			l.restore(a)
+			if err := l.restore(a); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
-func (l *Live) takeOutAll() {
+func (l *Live) takeOutAll() error {
 	for a := range l.inserted {
-		l.restore(a)
+		if err := l.restore(a); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // Close implements Target.
@@ -514,12 +527,14 @@ func (l *Live) leave(leave Leave) string {
 	case StateWaiting:
 		return "The session is closed; the target was out of reach."
 	}
-	l.takeOutAll()
-	if l.getState() != StateHalted || l.stop == nil {
-		return "The session is closed; the target stopped answering, so our breakpoints may still be in it. The next debugger that attaches removes them."
+	const silent = "The session is closed; the target stopped answering, so our breakpoints may still be in it. The next debugger that attaches removes them."
+	if l.takeOutAll() != nil || l.getState() != StateHalted || l.stop == nil {
+		return silent
 	}
 	if leave == LeaveHalted {
-		l.writeHardware([4]HWBreak{})
+		if l.writeHardware([4]HWBreak{}) != nil {
+			return silent
+		}
 		return "The session is closed; the target stays halted, as asked."
 	}
 	if err := l.resume(Resume{Mode: Go, Status: l.leaveStatus()}); err != nil {
@@ -531,12 +546,12 @@ func (l *Live) leave(leave Leave) string {
 
 // seeOff stays with a target that was let go until it is sure to run: one
 // whose processor was switched reports once more, and one that has a break-in
-// byte of ours left stops once more. Nobody would let it go then.
+// byte left, of ours or of a debugger that died, stops once more. Nobody would let it go then.
 func (l *Live) seeOff() {
 	left := func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return l.breaksSent > 0
+		return l.breaksSent > 0 || l.doubt
 	}
 	until := time.Now().Add(l.opt.ReplyTimeout / 3)
 	for (l.swallow != nil || left() || l.getState() == StateHalted) && time.Now().Before(until) {

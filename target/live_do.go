@@ -159,12 +159,16 @@ func (x *exchange) do(r *Request) error {
 		l.look(r.Addr, r.Len)
 		return x.read(kdproto.APIReadVirtualMemory, r.Addr, r.Len, 0)
 	case OpReadPhysical:
-		l.takeOutAll() // our breakpoints' bytes have physical addresses, too
+		if err := l.takeOutAll(); err != nil { // our breakpoints' bytes have physical addresses, too
+			return err
+		}
 		return x.read(kdproto.APIReadPhysicalMemory, r.Addr, r.Len, r.Flags)
 	case OpWriteVirtual:
 		return x.write(kdproto.APIWriteVirtualMemory, r.Addr, r.Data, 0)
 	case OpWritePhysical:
-		l.takeOutAll()
+		if err := l.takeOutAll(); err != nil {
+			return err
+		}
 		return x.write(kdproto.APIWritePhysicalMemory, r.Addr, r.Data, r.Flags)
 	case OpReadControl:
 		return x.readControl(r)
@@ -303,7 +307,9 @@ func (l *Live) look(addr, n uint64) {
 // reading goes on at the next page.
 func (x *exchange) read(api kdproto.API, addr, n uint64, flags uint32) error {
 	if api == kdproto.APIReadVirtualMemory {
-		x.l.takeOut(addr, n)
+		if err := x.l.takeOut(addr, n); err != nil {
+			return err
+		}
 	}
 	status := kdproto.StatusSuccess
 	for off := uint64(0); off < n; {
@@ -333,7 +339,9 @@ func (x *exchange) read(api kdproto.API, addr, n uint64, flags uint32) error {
 func (x *exchange) write(api kdproto.API, addr uint64, data []byte, flags uint32) error {
 	l := x.l
 	if api == kdproto.APIWriteVirtualMemory {
-		l.takeOut(addr, uint64(len(data)))
+		if err := l.takeOut(addr, uint64(len(data))); err != nil {
+			return err
+		}
 	}
 	written := uint64(0)
 	for written < uint64(len(data)) {
@@ -511,7 +519,9 @@ func (x *exchange) search(r *Request) error {
 		}
 		return x.done(status, uint64(found))
 	}
-	l.takeOut(r.Addr, r.Len)
+	if err := l.takeOut(r.Addr, r.Len); err != nil {
+		return err
+	}
 	n := uint64(len(r.Data))
 	for !l.noSearch && found < most && at+n <= end && end-at > 2*kdproto.MaxTransfer {
 		b := kdproto.SearchMemory{Address: at, Length: end - at, Pattern: uint32(n)}
@@ -577,10 +587,14 @@ func (x *exchange) search(r *Request) error {
 func (x *exchange) fill(r *Request) error {
 	l := x.l
 	physical := r.Flags&1 != 0
+	var err error
 	if physical {
-		l.takeOutAll()
+		err = l.takeOutAll()
 	} else {
-		l.takeOut(r.Addr, r.Len)
+		err = l.takeOut(r.Addr, r.Len)
+	}
+	if err != nil {
+		return err
 	}
 	if !l.noFill && r.Len > kdproto.MaxTransfer && r.Len <= 1<<31 {
 		b := kdproto.FillMemory{Address: r.Addr, Length: uint32(r.Len), Flags: 1, Pattern: uint16(len(r.Data))}
