@@ -207,6 +207,14 @@ func (l *Live) resume(r Resume) error {
 	if err != nil {
 		return err
 	}
+	if r.BreakIn {
+		// Before anything is inserted: the report that it makes the target repeat
+		// may take out the breakpoints at the program counter.
+		l.mu.Lock()
+		l.breakWanted = true
+		l.mu.Unlock()
+		l.askEarly()
+	}
 	if err := l.writeHardware(r.Hardware); err != nil {
 		return err
 	}
@@ -236,12 +244,6 @@ func (l *Live) resume(r Resume) error {
 		if err := l.stepOverCoded(); err != nil {
 			return err
 		}
-	}
-	if r.BreakIn {
-		l.mu.Lock()
-		l.breakWanted = true
-		l.mu.Unlock()
-		l.askEarly()
 	}
 	if r.Mode == Step {
 		l.stepping = true
