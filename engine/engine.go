@@ -472,9 +472,20 @@ func (e *Engine) Config() target.Config {
 // place breakpoints: those that are set need a stop at the kernel's load after a
 // reboot, those in modules that are not loaded yet one at that load.
 func (e *Engine) pushConfig(ctx context.Context) error {
+	c, same := e.wantedConfig()
+	if same {
+		return nil
+	}
+	return e.forceConfig(ctx, c)
+}
+
+// wantedConfig is what pushConfig would send, and whether the target has it
+// already.
+func (e *Engine) wantedConfig() (c target.Config, same bool) {
 	pending, set := e.bps.pending(), e.bps.any()
 	e.mu.Lock()
-	c := e.opt.Config
+	defer e.mu.Unlock()
+	c = e.opt.Config
 	c.BreakOnFirstLoad = c.BreakOnFirstLoad || set
 	for _, name := range pending {
 		// The target compares file names: a module name that was made to fit
@@ -488,12 +499,7 @@ func (e *Engine) pushConfig(ctx context.Context) error {
 			c.StopOnLoad = "*"
 		}
 	}
-	same := c == e.config
-	e.mu.Unlock()
-	if same {
-		return nil
-	}
-	return e.forceConfig(ctx, c)
+	return c, c == e.config
 }
 
 // tellConfig is pushConfig where nobody waits for its error.

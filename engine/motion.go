@@ -307,7 +307,10 @@ func (e *Engine) start(ctx context.Context, h *halt, m *motion) error {
 	if err != nil {
 		return err
 	}
-	e.tellConfig(ctx)
+	config, same := e.wantedConfig()
+	if !same {
+		r.Config = &config // in the same exchange
+	}
 	e.mu.Lock()
 	if e.halt != h {
 		e.mu.Unlock()
@@ -324,6 +327,9 @@ func (e *Engine) start(ctx context.Context, h *halt, m *motion) error {
 		}
 		return err
 	}
+	e.mu.Lock()
+	e.config = config
+	e.mu.Unlock()
 	return nil
 }
 

@@ -197,6 +197,11 @@ func (l *Live) resume(r Resume) error {
 	if r.Status == 0 {
 		r.Status = kdproto.DbgContinue
 	}
+	if r.Config != nil {
+		l.mu.Lock()
+		l.cfg = *r.Config
+		l.mu.Unlock()
+	}
 	wanted := make([]uint64, 0, len(r.Breakpoints))
 	for _, a := range r.Breakpoints {
 		if a = l.arch.Canon(a); !slices.Contains(wanted, a) {

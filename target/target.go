@@ -280,6 +280,9 @@ type Resume struct {
 	// of one that runs. It keeps a request alive that a stop came in front of
 	// which nobody is to see.
 	BreakIn bool `cbor:"5,keyasint,omitempty"`
+	// Config, when not nil, is what the client wants of the session from now on
+	// (as ControlConfigure tells it), in the same exchange.
+	Config *Config `cbor:"6,keyasint,omitempty"`
 }
 
 // HWBreak is a processor breakpoint. Len is 1, 2, 4 or 8 bytes (1 for

@@ -276,7 +276,9 @@ func newRig(t *testing.T, f *enginetest.Fake, seed uint64, change func(*kernel))
 		},
 		Temporary: func(error) bool { return true },
 		Line:      "COM:Pipe,Port=hostile", Name: "hostile", Config: target.Config{Break: true},
-		ReplyTimeout: 80 * time.Millisecond, PokeEvery: 50 * time.Millisecond, BackOff: 2 * time.Millisecond, Hint: time.Hour,
+		// Break-in bytes that come faster than the kernel's acknowledgement times
+		// out keep it from repeating a packet: PokeEvery is well above that.
+		ReplyTimeout: 80 * time.Millisecond, PokeEvery: 250 * time.Millisecond, BackOff: 2 * time.Millisecond, Hint: time.Hour,
 	})
 	if err := r.live.Start(ctx); err != nil {
 		t.Fatal(err)
