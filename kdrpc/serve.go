@@ -394,6 +394,11 @@ func (s *server) serve(rq *request) {
 	r, answered := s.answer(rq)
 	s.done(rq)
 	if !answered {
+		if r.Code == CodeCanceled && s.ctx.Err() != nil {
+			// The connection ends, and with it the request: nobody cancelled it. A
+			// client that still gets to read would believe so.
+			return
+		}
 		s.reply(rq.id, r)
 	}
 }
