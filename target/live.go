@@ -957,7 +957,7 @@ func (l *Live) halted(s kdproto.StateChange, reason StopReason, mod *Module, com
 	if l.stop != nil {
 		// A stopped target that received a break-in byte reports itself again,
 		// and remembers the byte.
-		if l.stop.Processor == int(s.Processor) && l.stop.PC == pc && l.stop.Reason == reason &&
+		if l.stop.Processor == int(s.Processor) && l.arch.Canon(l.report.ProgramCounter) == pc && l.stop.Reason == reason &&
 			(reason != StopException || l.stop.Exception.Code == s.Exception.Code) {
 			l.report = s
 			return
@@ -1026,6 +1026,11 @@ func cloneStop(s *Stop) *Stop {
 func (l *Live) bundle(st *Stop, rep kdproto.ControlReport, stepped bool) {
 	p := uint16(st.Processor)
 	st.Bundle.Context = l.getContext(p)
+	if c := st.Bundle.Context; c != nil && st.Reason == StopException {
+		// The same, unless a debugger that died had moved it: the report is made
+		// once, and the registers count.
+		st.PC = l.arch.PC(c)
+	}
 	if !stepped {
 		st.Bundle.Special = l.getSpecial(p)
 	}

@@ -355,6 +355,9 @@ func (l *Live) stepOverCoded() error {
 	if ctx == nil {
 		return errors.New("the target does not tell its registers, so a coded breakpoint cannot be passed")
 	}
+	if l.arch.PC(ctx) != l.arch.Canon(l.report.ProgramCounter) {
+		return nil // a debugger that died on its way moved it already
+	}
 	l.arch.SetPC(ctx, l.arch.PC(ctx)+uint64(len(l.arch.Break)))
 	return l.setContext(l.report.Processor, ctx)
 }

@@ -291,7 +291,11 @@ func (d *debugger) act(r *rand.Rand) bool {
 			return false
 		}
 		c, _ := m.CPU(d.stop.Processor)
-		if rip := le64(got[0].Data()[0xF8:]); rip != c.RIP || rip != d.stop.PC {
+		// A debugger that died between moving the registers over a coded
+		// breakpoint and letting go leaves them ahead of the processor.
+		over := make([]byte, 1)
+		moved := m.ReadVirtual(c.RIP, over) == 1 && over[0] == 0xCC
+		if rip := le64(got[0].Data()[0xF8:]); rip != d.stop.PC || rip != c.RIP && !(moved && rip == c.RIP+1) {
 			d.t.Fatalf("rip reads %#x, the processor has %#x, the stop said %#x", rip, c.RIP, d.stop.PC)
 		}
 	case n < 15: // a step, with breakpoints or without
