@@ -475,7 +475,7 @@ func (k *Link) com(l *list) error {
 			}
 			k.Port = "127.0.0.1"
 		}
-		host := strings.TrimSuffix(strings.TrimPrefix(k.Port, "["), "]")
+		host := strings.TrimSpace(strings.TrimSuffix(strings.TrimPrefix(k.Port, "["), "]"))
 		if k.Port != "" && (host == "" || strings.ContainsAny(host, "[]") || len(host) == len(k.Port)-1) {
 			return l.errf("port="+k.Port, "an IPv6 address stands in one pair of brackets: port=[::1]")
 		}
