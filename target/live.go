@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"openkd/arch"
 	"openkd/kdproto"
@@ -572,18 +573,14 @@ func (l *Live) inline(p link.Packet) {
 // it is UTF-8 and is read as Latin-1 when it is not.
 func printable(b []byte) string {
 	b = slices.DeleteFunc(slices.Clone(b), func(c byte) bool { return c == 0 })
-	for i := 0; i < len(b); {
-		r, n := decodeRune(b[i:])
-		if r == 0xFFFD && n == 1 {
-			rs := make([]rune, len(b))
-			for i, c := range b {
-				rs[i] = rune(c)
-			}
-			return string(rs)
-		}
-		i += n
+	if utf8.Valid(b) {
+		return string(b)
 	}
-	return string(b)
+	rs := make([]rune, len(b))
+	for i, c := range b {
+		rs[i] = rune(c)
+	}
+	return string(rs)
 }
 
 func (l *Live) send(t kdproto.PacketType, payload []byte) error {
@@ -1007,7 +1004,7 @@ func (l *Live) halted(s kdproto.StateChange, reason StopReason, mod *Module, com
 	l.stop = st
 	// The target takes out the breakpoints inside the bytes that it reports.
 	l.takeOut(pc, 16)
-	l.bundle(st, rep, stepped)
+	l.bundle(st, stepped)
 	l.stepping = false
 	l.setState(StateHalted)
 	l.setStage(StageHalted, "")
@@ -1023,7 +1020,7 @@ func cloneStop(s *Stop) *Stop {
 // bundle reads what the first commands after a stop will ask. On a slow line
 // it is what r, u and db at the program counter need and no more; after a
 // step without the special registers.
-func (l *Live) bundle(st *Stop, rep kdproto.ControlReport, stepped bool) {
+func (l *Live) bundle(st *Stop, stepped bool) {
 	p := uint16(st.Processor)
 	st.Bundle.Context = l.getContext(p)
 	if c := st.Bundle.Context; c != nil && st.Reason == StopException {
@@ -1053,7 +1050,6 @@ func (l *Live) bundle(st *Stop, rep kdproto.ControlReport, stepped bool) {
 	for _, w := range want {
 		st.Bundle.Memory = append(st.Bundle.Memory, l.readRuns(w.Addr, len(w.Data))...)
 	}
-	_ = rep
 }
 
 // matchModule matches a pattern against the base name of a module's path.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"openkd/kdproto"
 )
@@ -785,8 +784,6 @@ func (l *Live) piece(p Piece, in func(off, n uint32) []byte, ps int) []byte {
 	}
 	return l.readAll(l.arch.Canon(getPointer(b[ps:], ps)), int(n))
 }
-
-func decodeRune(b []byte) (rune, int) { return utf8.DecodeRune(b) }
 
 func lastSlash(s string) int { return strings.LastIndexAny(s, `\/`) }
 
