@@ -20,6 +20,7 @@ import (
 var may = map[string][]string{
 	"kdproto":                 {},
 	"connstr":                 {},
+	"rundir":                  {},
 	"link":                    {"kdproto"},
 	"link/kdcom":              {"kdproto", "link"},
 	"link/line":               {"connstr"},
