@@ -6,7 +6,8 @@
 // inside one process. The package does not know what is said over a stream; it
 // never logs a password.
 //
-// tcp: TLS 1.3 from the first byte, with a certificate that the listener makes
+// The bytes themselves are carried by package carrier. Over every carrier runs
+// TLS 1.3 from the first byte; on tcp, npipe and com with a certificate that the listener makes
 // up when it starts. Nobody checks that certificate: what proves the other
 // side is CPace over the password inside the TLS connection, bound to it by
 // the TLS exporter (RFC 8446 section 7.5), so that a man in the middle who
@@ -25,6 +26,7 @@ import (
 	"time"
 
 	"openkd/connstr"
+	"openkd/transport/carrier"
 )
 
 // Conn is a stream between two debuggers.
@@ -66,6 +68,16 @@ type Options struct {
 	MaxPending int
 	// Guesses limits wrong passwords. Zero fields take the defaults.
 	Guesses Guesses
+
+	// OnListen, when set, is told the port that a client's reverse connection
+	// is waited for on.
+	OnListen func(connstr.Transport)
+	// PipeUsers may use a named pipe besides its owner (carrier.Options).
+	PipeUsers []string
+}
+
+func (o Options) carrier() carrier.Options {
+	return carrier.Options{Logger: o.Logger, Within: o.Handshake, PipeUsers: o.PipeUsers}
 }
 
 // Guesses limits how often a wrong password may be tried. Right passwords do
@@ -107,13 +119,6 @@ func (o Options) withDefaults() Options {
 // MaxPassword is the longest password in bytes.
 const MaxPassword = 256
 
-// doors are the protocols that work, for messages.
-const doors = "tcp"
-
-func unsupported(t connstr.Transport, what string) error {
-	return fmt.Errorf("%s %s: this door is not built in; what works is %s", t.Proto, what, doors)
-}
-
 func check(t connstr.Transport) error {
 	if len(t.Password) > MaxPassword {
 		return fmt.Errorf("%s: the password has %d bytes; at most %d are allowed", t.Proto, len(t.Password), MaxPassword)
@@ -130,16 +135,16 @@ func Listen(ctx context.Context, t connstr.Transport, o Options) (Listener, erro
 	}
 	o = o.withDefaults()
 	noteCompatibility(t, o.Logger)
-	switch t.Proto {
-	case "tcp":
-		if t.ClientOf != "" {
-			return nil, unsupported(t, "with clicon=")
-		}
-		return listenTCP(ctx, t, o)
-	case "npipe", "com", "spipe", "ssl":
-		return nil, unsupported(t, "as a server")
+	ln, err := carrier.Listen(ctx, t, o.carrier())
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("unknown transport %q: what works is %s", t.Proto, doors)
+	l, err := newSecureListener(ln, o)
+	if err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return l, nil
 }
 
 // Dial opens a stream to a door. Errors: *AuthError when the password was not
@@ -150,16 +155,14 @@ func Dial(ctx context.Context, t connstr.Transport, o Options) (Conn, error) {
 	}
 	o = o.withDefaults()
 	noteCompatibility(t, o.Logger)
-	switch t.Proto {
-	case "tcp":
-		if t.ClientOf != "" {
-			return nil, unsupported(t, "with clicon=")
-		}
-		return dialTCP(ctx, t, o)
-	case "npipe", "com", "spipe", "ssl":
-		return nil, unsupported(t, "as a client")
+	if t.ClientOf != "" {
+		return awaitServer(ctx, t, o)
 	}
-	return nil, fmt.Errorf("unknown transport %q: what works is %s", t.Proto, doors)
+	raw, err := carrier.Dial(ctx, t, o.carrier())
+	if err != nil {
+		return nil, err
+	}
+	return clientHandshake(ctx, raw, t, carrier.Name(t), o)
 }
 
 // noteCompatibility tells who reads the log that other debuggers would not
@@ -170,7 +173,7 @@ func noteCompatibility(t connstr.Transport, log *slog.Logger) {
 		plain = plain && (c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z')
 	}
 	if !plain {
-		log.Debug("the password is longer or freer than the twelve letters and digits that other debuggers take", "transport", t.Proto)
+		log.Info("the password is longer or freer than the twelve letters and digits that other debuggers take", "transport", t.Proto)
 	}
 }
 

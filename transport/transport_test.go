@@ -101,6 +101,12 @@ func TestConformance(t *testing.T) {
 			return c, <-accepted
 		})
 	})
+	t.Run("tcp, reverse", func(t *testing.T) {
+		transporttest.Run(t, func(t *testing.T) (transport.Conn, transport.Conn) {
+			s, c, _ := reversePair(t, "secret", false)
+			return s, c
+		})
+	})
 }
 
 func TestPasswords(t *testing.T) {
@@ -200,18 +206,130 @@ func TestIPv6(t *testing.T) {
 	c.Close()
 }
 
-func TestOtherDoors(t *testing.T) {
-	for _, p := range []string{"npipe", "com", "spipe", "ssl", "carrier pigeon"} {
-		tr := connstr.Transport{Proto: p}
-		if _, err := transport.Listen(t.Context(), tr, transport.Options{}); err == nil || !strings.Contains(err.Error(), "what works is tcp") {
-			t.Errorf("%s: %v", p, err)
+// reversePair connects both sides of a reverse connection.
+func reversePair(t testing.TB, password string, serverFirst bool) (server, client transport.Conn, l transport.Listener) {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := free.Addr().(*net.TCPAddr).Port
+	free.Close()
+	tr := connstr.Transport{Proto: "tcp", ClientOf: "127.0.0.1", Port: port, Password: password}
+	listening := make(chan struct{})
+	var once sync.Once
+	var wg sync.WaitGroup
+	dial := func() {
+		c, err := transport.Dial(t.Context(), tr, transport.Options{OnListen: func(connstr.Transport) { once.Do(func() { close(listening) }) }})
+		if err != nil {
+			t.Error(err)
 		}
-		if _, err := transport.Dial(t.Context(), tr, transport.Options{}); err == nil || !strings.Contains(err.Error(), "what works is tcp") {
-			t.Errorf("%s: %v", p, err)
+		client = c
+	}
+	if !serverFirst {
+		wg.Go(dial)
+		<-listening
+	}
+	l, err = transport.Listen(t.Context(), tr, transport.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	if serverFirst {
+		wg.Go(dial)
+	}
+	server, err = l.Accept(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	return server, client, l
+}
+
+func TestReverse(t *testing.T) {
+	for _, serverFirst := range []bool{false, true} {
+		s, c, _ := reversePair(t, "secret", serverFirst)
+		if s == nil || c == nil {
+			t.Fatal("no pair")
+		}
+		go s.Write([]byte("hello"))
+		buf := make([]byte, 5)
+		if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "hello" {
+			t.Errorf("%q %v", buf, err)
+		}
+		s.Close()
+		c.Close()
+	}
+}
+
+// The next client is served by the same server, without a restart.
+func TestReverseAgain(t *testing.T) {
+	s, c, l := reversePair(t, "secret", false)
+	tr := l.Transport()
+	for range 2 {
+		c.Close()
+		s.Close()
+		accepted := make(chan transport.Conn, 1)
+		go func() {
+			c, _ := l.Accept(t.Context())
+			accepted <- c
+		}()
+		var err error
+		if c, err = transport.Dial(t.Context(), tr, transport.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if s = <-accepted; s == nil {
+			t.Fatal("nothing accepted")
 		}
 	}
-	if _, err := transport.Dial(t.Context(), connstr.Transport{Proto: "tcp", ClientOf: "x"}, transport.Options{}); err == nil {
-		t.Error("clicon taken")
+	c.Close()
+	s.Close()
+}
+
+func TestReverseWrongPassword(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := connstr.Transport{Proto: "tcp", ClientOf: "127.0.0.1", Port: free.Addr().(*net.TCPAddr).Port, Password: "secret"}
+	free.Close()
+	l, err := transport.Listen(t.Context(), tr, transport.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	bad := tr
+	bad.Password = "wrong"
+	var ae *transport.AuthError
+	if _, err := transport.Dial(t.Context(), bad, transport.Options{}); !errors.As(err, &ae) || ae.Reason != transport.AuthRefused {
+		t.Errorf("%v", err)
+	}
+	// Whatever else connects to the waiting client is no server.
+	accepted := make(chan transport.Conn, 1)
+	go func() {
+		c, _ := l.Accept(t.Context())
+		accepted <- c
+	}()
+	c, err := transport.Dial(t.Context(), tr, transport.Options{OnListen: func(at connstr.Transport) {
+		raw, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", at.Port))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.WriteString(raw, "GET / HTTP/1.1\r\n\r\n")
+		raw.Close()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	(<-accepted).Close()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	l.Close()
+	if _, err := transport.Dial(ctx, tr, transport.Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -244,7 +362,7 @@ func TestWrongServer(t *testing.T) {
 		})
 	}
 	_, err := transport.Dial(t.Context(), connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: 1}, transport.Options{})
-	if err == nil || !strings.Contains(err.Error(), "is kdsrv running there") {
+	if err == nil || !strings.Contains(err.Error(), "does anything listen there") {
 		t.Errorf("nobody listens: %v", err)
 	}
 }

@@ -30,6 +30,7 @@ var may = map[string][]string{
 	"target":                  {"kdproto", "link", "arch"},
 	"target/targettest":       {"kdproto", "link", "target"},
 	"transport":               {"connstr"},
+	"transport/carrier":       {"connstr", "rundir", "transport/comline"},
 	"transport/cpace":         {},
 	"transport/transporttest": {"connstr", "transport"},
 	"kdrpc":                   {"kdproto", "link", "target", "transport"},

@@ -1,4 +1,4 @@
-package transport
+package carrier
 
 import "golang.org/x/sys/windows"
 

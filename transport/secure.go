@@ -15,24 +15,12 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"openkd/connstr"
+	"openkd/transport/carrier"
 )
-
-// A dead peer of an idle connection is noticed by the system within half a
-// minute; kdrpc's own pings are quicker and see more.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
-
-func tcpNetwork(t connstr.Transport) string {
-	if t.IPv6 {
-		return "tcp6"
-	}
-	return "tcp"
-}
 
 // tlsConfig is common to both sides: one protocol version, one application.
 func tlsConfig() *tls.Config {
@@ -62,7 +50,7 @@ func ephemeralCertificate() (tls.Certificate, error) {
 }
 
 // clientHandshake makes raw a TLS stream and proves the password over it.
-func clientHandshake(ctx context.Context, raw net.Conn, password, addr string, o Options) (Conn, error) {
+func clientHandshake(ctx context.Context, raw net.Conn, t connstr.Transport, addr string, o Options) (Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Handshake)
 	defer cancel()
 	// A cancelled context must interrupt the reads of the password exchange too.
@@ -89,7 +77,7 @@ func clientHandshake(ctx context.Context, raw net.Conn, password, addr string, o
 		raw.Close()
 		return nil, fmt.Errorf("connecting to %s: a TLS server that is no kdsrv is listening there", addr)
 	}
-	if err := authClient(c, password, addr); err != nil {
+	if err := authClient(c, t.Password, addr); err != nil {
 		raw.Close()
 		return nil, err
 	}
@@ -100,72 +88,79 @@ func clientHandshake(ctx context.Context, raw net.Conn, password, addr string, o
 	return c, nil
 }
 
-func dialTCP(ctx context.Context, t connstr.Transport, o Options) (Conn, error) {
-	host := strings.TrimPrefix(t.Server, `\\`)
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	if host == "" {
-		return nil, errors.New("tcp: server= is missing: which host runs kdsrv?")
-	}
-	if t.Port <= 0 {
-		return nil, errors.New("tcp: port= is missing: which port does kdsrv listen on?")
-	}
-	addr := net.JoinHostPort(host, strconv.Itoa(t.Port))
-	d := net.Dialer{Timeout: o.Handshake, KeepAliveConfig: keepAlive}
-	raw, err := d.DialContext(ctx, tcpNetwork(t), addr)
+// awaitServer is Dial of a reverse connection: it listens until a server has
+// connected and proved itself. What else connects is dropped. A wrong password
+// ends it, since nobody would see why nothing happens.
+func awaitServer(ctx context.Context, t connstr.Transport, o Options) (Conn, error) {
+	ln, err := carrier.Await(ctx, t, o.carrier())
 	if err != nil {
-		if errors.Is(err, errConnRefused) {
-			return nil, fmt.Errorf("connecting to %s: %w: is kdsrv running there, on this port?", addr, err)
-		}
-		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
-	}
-	return clientHandshake(ctx, raw, t.Password, addr, o)
-}
-
-func listenTCP(ctx context.Context, t connstr.Transport, o Options) (Listener, error) {
-	if t.Port == connstr.AnyPort {
-		t.Port = 0
-	}
-	high := max(t.Port, t.PortHigh)
-	if t.PortHigh != 0 && t.PortHigh < t.Port {
-		return nil, fmt.Errorf("tcp: the range port=%d:%d ends before it begins", t.Port, t.PortHigh)
-	}
-	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
-	var ln net.Listener
-	var first error
-	for port := t.Port; port <= high && ln == nil; port++ {
-		l, err := lc.Listen(ctx, tcpNetwork(t), net.JoinHostPort(t.Server, strconv.Itoa(port)))
-		if err == nil {
-			ln = l
-		} else if first == nil {
-			first = err
-		}
-	}
-	if ln == nil {
-		switch {
-		case high > t.Port:
-			return nil, fmt.Errorf("tcp: no port of %d:%d can be listened on; the first says: %w", t.Port, high, first)
-		case errors.Is(first, errAddrInUse):
-			return nil, fmt.Errorf("tcp: port %d is taken by another program: choose another or a range like port=%d:%d: %w", t.Port, t.Port, t.Port+9, first)
-		case errors.Is(first, errNotAllowed):
-			return nil, fmt.Errorf("tcp: port %d is not allowed to this user: choose one above 1023: %w", t.Port, first)
-		}
-		return nil, fmt.Errorf("tcp: cannot listen: %w", first)
-	}
-	if a, ok := ln.Addr().(*net.TCPAddr); ok {
-		t.Port = a.Port
-	}
-	l, err := newSecureListener(ln, t, o)
-	if err != nil {
-		ln.Close()
 		return nil, err
 	}
-	return l, nil
+	if o.OnListen != nil {
+		o.OnListen(ln.Transport())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	type result struct {
+		c   Conn
+		err error
+	}
+	var wg sync.WaitGroup
+	won := make(chan result, 1)
+	places := make(chan struct{}, o.MaxPending)
+	wg.Go(func() {
+		for {
+			raw, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			select {
+			case places <- struct{}{}:
+			case <-ctx.Done():
+				raw.Close()
+				return
+			}
+			wg.Go(func() {
+				defer func() { <-places }()
+				c, err := clientHandshake(ctx, raw, t, raw.RemoteAddr().String(), o)
+				var ae *AuthError
+				if err != nil && !(errors.As(err, &ae) && ae.Reason != AuthIncomplete) {
+					o.Logger.Debug("what connected is no server of ours", "peer", raw.RemoteAddr().String(), "error", err)
+					return
+				}
+				select {
+				case won <- result{c, err}:
+				default:
+					if c != nil {
+						c.Close()
+					}
+				}
+			})
+		}
+	})
+	var r result
+	select {
+	case r = <-won:
+	case <-ctx.Done():
+		r.err = fmt.Errorf("waiting for %s to connect to %s: %w", t.ClientOf, ln.Addr(), ctx.Err())
+	}
+	ln.Close()
+	cancel()
+	wg.Wait()
+	if r.c == nil { // one may have won meanwhile
+		select {
+		case late := <-won:
+			if late.c != nil {
+				late.c.Close()
+			}
+		default:
+		}
+	}
+	return r.c, r.err
 }
 
 // secureListener authenticates what a listener accepts before anybody sees it.
 type secureListener struct {
-	ln      net.Listener
-	t       connstr.Transport
+	ln      carrier.Listener
 	o       Options
 	log     *slog.Logger
 	cfg     *tls.Config
@@ -189,7 +184,8 @@ type pending struct {
 	authed bool
 }
 
-func newSecureListener(ln net.Listener, t connstr.Transport, o Options) (*secureListener, error) {
+func newSecureListener(ln carrier.Listener, o Options) (*secureListener, error) {
+	t := ln.Transport()
 	cert, err := ephemeralCertificate()
 	if err != nil {
 		return nil, fmt.Errorf("%s: making a certificate: %w", t.Proto, err)
@@ -198,7 +194,7 @@ func newSecureListener(ln net.Listener, t connstr.Transport, o Options) (*secure
 	cfg.Certificates = []tls.Certificate{cert}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &secureListener{
-		ln: ln, t: t, o: o, log: o.Logger.With("listening", ln.Addr().String()), cfg: cfg,
+		ln: ln, o: o, log: o.Logger.With("listening", ln.Addr().String()), cfg: cfg,
 		guesses: newLimiter(o.Guesses), ready: make(chan Conn),
 		ctx: ctx, cancel: cancel, slot: make(chan struct{}, 1),
 	}
@@ -211,7 +207,7 @@ func newSecureListener(ln net.Listener, t connstr.Transport, o Options) (*secure
 }
 
 func (l *secureListener) Addr() net.Addr               { return l.ln.Addr() }
-func (l *secureListener) Transport() connstr.Transport { return l.t }
+func (l *secureListener) Transport() connstr.Transport { return l.ln.Transport() }
 
 func (l *secureListener) Accept(ctx context.Context) (Conn, error) {
 	select {
@@ -346,6 +342,22 @@ func (l *secureListener) dropLocked(p *pending) {
 	}
 }
 
+// fromFirstByte sets the deadline of a handshake when it begins.
+type fromFirstByte struct {
+	net.Conn
+	within time.Duration
+	begun  bool // of the reading goroutine
+}
+
+func (c *fromFirstByte) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && !c.begun {
+		c.begun = true
+		c.Conn.SetDeadline(time.Now().Add(c.within))
+	}
+	return n, err
+}
+
 func (l *secureListener) handshake(p *pending) {
 	defer l.wg.Done()
 	defer func() {
@@ -360,11 +372,18 @@ func (l *secureListener) handshake(p *pending) {
 			log.Error("a handshake panicked", "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
-	ctx, cancel := context.WithTimeout(l.ctx, l.o.Handshake)
-	defer cancel()
-	p.conn.SetDeadline(time.Now().Add(l.o.Handshake))
-	c := tls.Server(p.conn, l.cfg)
-	if err := c.HandshakeContext(ctx); err != nil {
+	conn := p.conn
+	if l.Transport().ClientOf == "" {
+		conn.SetDeadline(time.Now().Add(l.o.Handshake))
+	} else {
+		// We connected, perhaps to a repeater whose client comes in an hour: the
+		// time counts from the first byte. The listener's end interrupts it.
+		stop := context.AfterFunc(l.ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+		defer stop()
+		conn = &fromFirstByte{Conn: conn, within: l.o.Handshake}
+	}
+	c := tls.Server(conn, l.cfg)
+	if err := c.HandshakeContext(l.ctx); err != nil {
 		p.conn.Close()
 		log.Debug("no TLS handshake", "error", err)
 		return
@@ -374,7 +393,9 @@ func (l *secureListener) handshake(p *pending) {
 		log.Debug("a TLS client that is no debugger")
 		return
 	}
-	if err := authServer(ctx, c, l.t.Password, p.conn.RemoteAddr(), l.guesses); err != nil {
+	ctx, cancel := context.WithTimeout(l.ctx, l.o.Handshake)
+	defer cancel()
+	if err := authServer(ctx, c, l.ln.Transport().Password, p.conn.RemoteAddr(), l.guesses); err != nil {
 		c.Close()
 		switch {
 		case errors.Is(err, errWrongPassword), errors.Is(err, errTooMany):
