@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,36 +17,10 @@ import (
 	"syscall"
 	"time"
 
-	"openkd/connstr"
 	"openkd/internal/version"
 	"openkd/server"
 	"openkd/transport"
 )
-
-const usage = `kdsrv: a KD connection server; kernel debuggers elsewhere use the lines of this machine
-
-  kdsrv -t tcp:port=1234,password=secret
-
-then on the other machine
-
-  kd -k "kdsrv:server=@{tcp:server=<this host>,port=1234,password=secret},trans=@{com:port=/dev/ttyUSB0,baud=115200}"
-
-  -t transport    where to listen; may be given more than once
-                  tcp:port=<n>|<low>:<high>[,password=<word>][,ipversion=6]
-  -grace time     how long a session waits for a client whose connection was lost,
-                  such as 90s, before the target is let go (default 60s)
-  -logfile file   append the log to a file instead of standard error
-  -v              log more
-  -version        print the version
-  -?              print this
-  -x              ignore the rest of the command line
-
-/ works for -. What a client leaves out of a link is filled in from
-_NT_DEBUG_PORT and _NT_DEBUG_BAUD_RATE of this process. The server ends on
-Ctrl+C, SIGTERM, or .endpsrv from a client, and lets every target run.
-
-exit code: 0 ended on request, 1 the command line is wrong, 2 it cannot listen or log
-`
 
 // Exit codes.
 const (
@@ -63,82 +36,11 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-type flags struct {
-	transports []connstr.Transport
-	grace      time.Duration
-	logFile    string
-	verbose    bool
-	version    bool
-	help       bool
-}
-
-func parse(args []string) (flags, error) {
-	f := flags{grace: time.Minute}
-	for i := 0; i < len(args); i++ {
-		arg := args[i]
-		if len(arg) < 2 || arg[0] != '-' && arg[0] != '/' {
-			return f, fmt.Errorf("%q is not an option; options begin with -, and the server is given as -t tcp:port=1234", arg)
-		}
-		name := strings.ToLower(strings.TrimPrefix(arg[1:], "-"))
-		value := func(example string) (string, error) {
-			i++
-			if i >= len(args) {
-				return "", fmt.Errorf("%s needs a value, as in %s %s", arg, arg, example)
-			}
-			return args[i], nil
-		}
-		switch name {
-		case "t":
-			v, err := value("tcp:port=1234,password=secret")
-			if err != nil {
-				return f, err
-			}
-			t, err := connstr.ParseTransport(v, true)
-			if err != nil {
-				return f, err
-			}
-			f.transports = append(f.transports, t)
-		case "grace":
-			v, err := value("90s")
-			if err != nil {
-				return f, err
-			}
-			d, err := time.ParseDuration(v)
-			if err != nil || d < 0 || d > 24*time.Hour {
-				return f, fmt.Errorf("-grace %q: a time from 0s to 24h is meant, as in -grace 90s", v)
-			}
-			f.grace = d
-		case "logfile":
-			v, err := value("kdsrv.log")
-			if err != nil {
-				return f, err
-			}
-			f.logFile = v
-		case "v":
-			f.verbose = true
-		case "version":
-			f.version = true
-		case "?", "h", "help":
-			f.help = true
-		case "x":
-			i = len(args)
-		case "c", "cs", "pc", "sifeo", "p", "noio", "uwmi":
-			return f, fmt.Errorf("%s belongs to process servers; kdsrv takes -t", arg)
-		default:
-			return f, fmt.Errorf("%s is not an option of kdsrv; kdsrv -? lists them", arg)
-		}
-	}
-	if len(f.transports) == 0 && !f.help && !f.version {
-		return f, errors.New("-t is missing: where to listen, as in kdsrv -t tcp:port=1234,password=secret")
-	}
-	return f, nil
-}
-
 // run serves until ctx ends or a client asks for the end, and returns the exit
 // code.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
-		io.WriteString(stderr, usage)
+		io.WriteString(stderr, usage())
 		return exitUsage
 	}
 	f, err := parse(args)
@@ -147,7 +49,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintln(stderr, "kdsrv:", err)
 		return exitUsage
 	case f.help:
-		io.WriteString(stdout, usage)
+		io.WriteString(stdout, usage())
 		return exitOK
 	case f.version:
 		fmt.Fprintf(stdout, "OpenKD connection server %s %s/%s\n", version.String(), runtime.GOOS, runtime.GOARCH)

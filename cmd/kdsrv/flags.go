@@ -1,0 +1,165 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"openkd/connstr"
+)
+
+// flags is kdsrv's command line.
+type flags struct {
+	transports []connstr.Transport // -t, in order
+	grace      time.Duration
+	logFile    string
+	verbose    bool
+	version    bool
+	help       bool
+}
+
+// option is one row of the table.
+type option struct {
+	names   []string // lower case; the first one is listed
+	arg     string   // name of the argument, "" for none
+	example string   // of the argument, for who leaves it out
+	help    string   // lines
+	set     func(f *flags, v string) error
+	last    bool // what follows is not read
+}
+
+func options() []option {
+	flag := func(p func(*flags) *bool) func(*flags, string) error {
+		return func(f *flags, _ string) error { *p(f) = true; return nil }
+	}
+	text := func(p func(*flags) *string) func(*flags, string) error {
+		return func(f *flags, v string) error { *p(f) = v; return nil }
+	}
+	return []option{
+		{names: []string{"t"}, arg: "transport", example: "tcp:port=1234,password=secret", set: setTransport,
+			help: "where to listen; may be given more than once\ntcp:port=<n>|<low>:<high>[,password=<word>][,ipversion=6]"},
+		{names: []string{"grace"}, arg: "time", example: "90s", set: setGrace,
+			help: "how long a session waits for a client whose connection was lost,\nsuch as 90s, before the target is let go (default 60s)"},
+		{names: []string{"logfile"}, arg: "file", example: "kdsrv.log", set: text(func(f *flags) *string { return &f.logFile }),
+			help: "append the log to a file instead of standard error"},
+		{names: []string{"v"}, set: flag(func(f *flags) *bool { return &f.verbose }), help: "log more"},
+		{names: []string{"version"}, set: flag(func(f *flags) *bool { return &f.version }), help: "print the version"},
+		{names: []string{"?", "h", "help"}, set: flag(func(f *flags) *bool { return &f.help }), help: "print this"},
+		{names: []string{"x"}, set: func(*flags, string) error { return nil }, last: true, help: "ignore the rest of the command line"},
+	}
+}
+
+// foreign are options of the original's twin for processes.
+var foreign = []string{"c", "cs", "pc", "sifeo", "p", "noio", "uwmi"}
+
+func setTransport(f *flags, v string) error {
+	t, err := connstr.ParseTransport(v, true)
+	if err != nil {
+		return err
+	}
+	f.transports = append(f.transports, t)
+	return nil
+}
+
+func setGrace(f *flags, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 || d > 24*time.Hour {
+		return fmt.Errorf("-grace %q: a time from 0s to 24h is meant, as in -grace 90s", v)
+	}
+	f.grace = d
+	return nil
+}
+
+func parse(args []string) (flags, error) {
+	f := flags{grace: time.Minute}
+	table := options()
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		if len(arg) < 2 || arg[0] != '-' && arg[0] != '/' {
+			return f, fmt.Errorf("%q is not an option; options begin with -, and the server is given as -t tcp:port=1234", arg)
+		}
+		o, err := find(table, arg)
+		if err != nil {
+			return f, err
+		}
+		v := ""
+		if o.arg != "" {
+			i++
+			if i >= len(args) {
+				return f, fmt.Errorf("%s needs a value, as in %s %s", arg, arg, o.example)
+			}
+			v = args[i]
+		}
+		if err := o.set(&f, v); err != nil {
+			return f, err
+		}
+		if o.last {
+			break
+		}
+	}
+	return f, f.check()
+}
+
+func find(table []option, arg string) (*option, error) {
+	name := strings.ToLower(strings.TrimPrefix(arg[1:], "-"))
+	for i := range table {
+		for _, n := range table[i].names {
+			if n == name {
+				return &table[i], nil
+			}
+		}
+	}
+	for _, n := range foreign {
+		if n == name {
+			return nil, fmt.Errorf("%s belongs to process servers; kdsrv takes -t", arg)
+		}
+	}
+	return nil, fmt.Errorf("%s is not an option of kdsrv; kdsrv -? lists them", arg)
+}
+
+// check looks at the options together.
+func (f *flags) check() error {
+	if f.help || f.version {
+		return nil
+	}
+	if len(f.transports) == 0 {
+		return errors.New("-t is missing: where to listen, as in kdsrv -t tcp:port=1234,password=secret")
+	}
+	return nil
+}
+
+const usageHead = `kdsrv: a KD connection server; kernel debuggers elsewhere use the lines of this machine
+
+  kdsrv -t tcp:port=1234,password=secret
+
+then on the other machine
+
+  kd -k "kdsrv:server=@{tcp:server=<this host>,port=1234,password=secret},trans=@{com:port=/dev/ttyUSB0,baud=115200}"
+
+`
+
+const usageTail = `
+/ works for -. What a client leaves out of a link is filled in from
+_NT_DEBUG_PORT and _NT_DEBUG_BAUD_RATE of this process. The server ends on
+Ctrl+C, SIGTERM, or .endpsrv from a client, and lets every target run.
+
+exit code: 0 ended on request, 1 the command line is wrong, 2 it cannot listen or log
+`
+
+func usage() string {
+	var b strings.Builder
+	b.WriteString(usageHead)
+	for _, o := range options() {
+		left := "-" + o.names[0]
+		if o.arg != "" {
+			left += " " + o.arg
+		}
+		for line := range strings.SplitSeq(o.help, "\n") {
+			fmt.Fprintf(&b, "  %-15s %s\n", left, line)
+			left = ""
+		}
+	}
+	b.WriteString(usageTail)
+	return b.String()
+}
