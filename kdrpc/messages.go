@@ -72,7 +72,7 @@ func (r *Refusal) Error() string {
 		if !r.LostSince.IsZero() {
 			s += fmt.Sprintf(" (whose connection was lost at %s; the lease ends %d s after that)", r.LostSince.Local().Format(time.TimeOnly), r.Grace)
 		}
-		return s + "; a take-over must be asked for"
+		return s + "; kd -takeover takes it over"
 	case RefusedToken:
 		return "the server has no such session any more: it was restarted, or the grace time has passed"
 	case RefusedEnding:

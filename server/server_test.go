@@ -216,7 +216,7 @@ func TestLease(t *testing.T) {
 		if !errors.As(err, &ref) || !errors.Is(err, target.ErrLease) || ref.Holder != "ann@lab" || time.Since(ref.Since) > time.Minute {
 			t.Fatalf("%q: %v", link, err)
 		}
-		if !strings.Contains(err.Error(), "held by ann@lab since") || !strings.Contains(err.Error(), "take-over") {
+		if !strings.Contains(err.Error(), "held by ann@lab since") || !strings.Contains(err.Error(), "kd -takeover") {
 			t.Errorf("%v", err)
 		}
 	}

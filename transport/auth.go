@@ -136,7 +136,7 @@ var (
 
 // authServer is the other side of authClient. The peer's address is what
 // wrong passwords are counted against.
-func authServer(ctx context.Context, c tlsStream, password string, peer net.Addr, guesses *limiter) error {
+func authServer(ctx context.Context, c tlsStream, password string, peer net.Addr, guesses *door) error {
 	in, err := authInputs(c, password)
 	if err != nil {
 		return err

@@ -30,7 +30,7 @@ func (s spy) Write(b []byte) (int, error) {
 }
 
 // exchange runs both sides over TLS over a pipe.
-func exchange(t *testing.T, server, client string, peer net.Addr, g *limiter) (tr transcript, sid []byte, serr, cerr error) {
+func exchange(t *testing.T, server, client string, peer net.Addr, g *door) (tr transcript, sid []byte, serr, cerr error) {
 	t.Helper()
 	a, b := Pipe()
 	cert, err := ephemeralCertificate()
@@ -63,7 +63,7 @@ var peerA = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1000}
 
 // The shape of the exchange on the wire, field by field.
 func TestAuthMessages(t *testing.T) {
-	tr, _, serr, cerr := exchange(t, "secret", "secret", peerA, newLimiter(Options{}.withDefaults().Guesses))
+	tr, _, serr, cerr := exchange(t, "secret", "secret", peerA, NewLimiter(Guesses{}).door("secret"))
 	if serr != nil || cerr != nil {
 		t.Fatal(serr, cerr)
 	}
@@ -79,7 +79,7 @@ func TestAuthMessages(t *testing.T) {
 // Who terminates TLS knows the keying material of his own connections and all
 // messages. A relayed run must not confirm a guess, not even the right one.
 func TestRecordConfirmsNothing(t *testing.T) {
-	g := newLimiter(Options{}.withDefaults().Guesses)
+	g := NewLimiter(Guesses{}).door("secret")
 	tr, sid, _, cerr := exchange(t, "secret", "secret", peerA, g)
 	if cerr != nil {
 		t.Fatal(cerr)
@@ -104,7 +104,7 @@ func TestRecordConfirmsNothing(t *testing.T) {
 
 func TestWrongPasswordsAreSlowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newLimiter(Options{}.withDefaults().Guesses)
+		g := NewLimiter(Guesses{}).door("secret")
 		try := func(pw string, peer net.Addr) error {
 			_, _, _, err := exchange(t, "secret", pw, peer, g)
 			return err
@@ -169,7 +169,7 @@ func TestWrongPasswordsAreSlowed(t *testing.T) {
 
 func TestGuessesOverall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newLimiter(Guesses{PeerBurst: 5, PeerEvery: time.Second, AllBurst: 10, AllEvery: time.Second, MaxDelay: 3 * time.Second})
+		g := NewLimiter(Guesses{PeerBurst: 5, PeerEvery: time.Second, AllBurst: 10, AllEvery: time.Second, MaxDelay: 3 * time.Second}).door("secret")
 		refused := 0
 		for i := range 40 {
 			peer := &net.TCPAddr{IP: net.IPv4(198, 51, 100, byte(i))}
@@ -196,7 +196,7 @@ func TestGuessesOverall(t *testing.T) {
 // lock an address out that has proved the password before.
 func TestKnownAddressIsNotLockedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newLimiter(Guesses{PeerBurst: 2, PeerEvery: time.Second, AllBurst: 10, AllEvery: time.Hour, MaxDelay: time.Second})
+		g := NewLimiter(Guesses{PeerBurst: 2, PeerEvery: time.Second, AllBurst: 10, AllEvery: time.Hour, MaxDelay: time.Second}).door("secret")
 		at := func(i int) net.Addr { return &net.TCPAddr{IP: net.IPv4(198, 51, byte(i>>8), byte(i))} }
 		try := func(i int, o outcome) bool {
 			tn, _, err := g.take(context.Background(), at(i))
@@ -226,14 +226,55 @@ func TestKnownAddressIsNotLockedOut(t *testing.T) {
 			t.Error("the owner's address has no limit of its own")
 		}
 		time.Sleep(knownFor)
-		if try(1, gaveUp); g.peers[peerKey(at(1))].known(time.Now()) {
+		if try(1, gaveUp); g.peers[peerKey(at(1))].known(g, time.Now()) {
 			t.Error("an address is known for ever")
 		}
 	})
 }
 
+// Doors that share a limiter share what may be tried; what is proved at one of
+// them says nothing at another, and nothing is proved where there is no
+// password.
+func TestDoorsShareALimiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(Guesses{PeerBurst: 4, PeerEvery: time.Hour, AllBurst: 6, AllEvery: time.Hour, MaxDelay: time.Second})
+		a, b, open := l.door("secret"), l.door("another"), l.door("")
+		try := func(d *door, ip byte, o outcome) bool {
+			tn, _, err := d.take(context.Background(), &net.TCPAddr{IP: net.IPv4(192, 0, 2, ip)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tn != nil {
+				tn.done(o)
+			}
+			return tn != nil
+		}
+		try(a, 2, right)
+		try(open, 3, right)
+		for i, d := range []*door{a, b, a, b} {
+			if !try(d, 1, wrong) {
+				t.Errorf("guess %d is refused", i+1)
+			}
+		}
+		if try(a, 1, wrong) || try(b, 1, wrong) {
+			t.Error("the other door was a new chance")
+		}
+		try(b, 4, wrong)
+		try(b, 5, wrong)
+		for _, c := range []struct {
+			d    *door
+			ip   byte
+			want bool
+		}{{a, 2, true}, {b, 2, false}, {a, 3, false}, {a, 6, false}} {
+			if got := try(c.d, c.ip, gaveUp); got != c.want {
+				t.Errorf("address %d, with all used up: %v, want %v", c.ip, got, c.want)
+			}
+		}
+	})
+}
+
 func TestLimiterTable(t *testing.T) {
-	g := newLimiter(Guesses{PeerBurst: 1, PeerEvery: time.Hour, AllBurst: 1e6, AllEvery: time.Nanosecond, MaxDelay: time.Second})
+	g := NewLimiter(Guesses{PeerBurst: 1, PeerEvery: time.Hour, AllBurst: 1e6, AllEvery: time.Nanosecond, MaxDelay: time.Second}).door("secret")
 	for i := range maxPeers + 100 {
 		tn, _, err := g.take(context.Background(), &net.TCPAddr{IP: net.IPv4(10, byte(i>>16), byte(i>>8), byte(i))})
 		if err != nil || tn == nil {
@@ -274,7 +315,7 @@ func FuzzAuthServer(f *testing.F) {
 	f.Add([]byte("KDPW\x01\x01"))
 	f.Add(append([]byte("KDPW\x01\x01"), make([]byte, 200)...))
 	f.Add([]byte("KDPW\x02\x00aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"))
-	g := newLimiter(Guesses{PeerBurst: 1 << 30, PeerEvery: 1, AllBurst: 1 << 30, AllEvery: 1, MaxDelay: time.Second})
+	g := NewLimiter(Guesses{PeerBurst: 1 << 30, PeerEvery: 1, AllBurst: 1 << 30, AllEvery: 1, MaxDelay: time.Second}).door("secret")
 	cert, err := ephemeralCertificate()
 	if err != nil {
 		f.Fatal(err)

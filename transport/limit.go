@@ -10,14 +10,17 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// limiter slows wrong passwords down, for each address and over all. Attempts
-// that are under way hold a place as if they were wrong, so that many at once
-// win nothing; a right one gives its place back.
+// Limiter slows wrong passwords down, for each address and over all, at every
+// door that it is given to (Options.Limiter): another door is no new chance.
+// Attempts that are under way hold a place as if they were wrong, so that many
+// at once win nothing; a right one gives its place back.
 //
-// An address that has proved the password lately is held to its own limit only:
-// somebody who guesses from many addresses uses up what all have together, and
-// must not lock the owner out with it.
-type limiter struct {
+// An address that has proved a door's password lately is held to its own limit
+// only at this door: somebody who guesses from many addresses uses up what all
+// have together, and must not lock the owner out with it.
+//
+// Concurrency: any door from any goroutine.
+type Limiter struct {
 	g Guesses
 
 	mu    sync.Mutex
@@ -26,18 +29,36 @@ type limiter struct {
 	freed chan struct{} // closed and made anew when a turn ends
 }
 
+// door is one door's view of a Limiter.
+type door struct {
+	*Limiter
+	secret bool // there is a password to prove
+}
+
+func (l *Limiter) door(password string) *door { return &door{l, password != ""} }
+
 type bucket struct {
 	lim     *rate.Limiter
 	pending int
 	used    time.Time
-	proved  time.Time // when the right password came last; zero: never
+	proved  map[*door]time.Time // when the right password came last
 }
 
 // knownFor is how long an address is known that has proved the password.
 const knownFor = 24 * time.Hour
 
-func (b *bucket) known(now time.Time) bool {
-	return !b.proved.IsZero() && now.Sub(b.proved) < knownFor
+func (b *bucket) known(d *door, now time.Time) bool {
+	at, ok := b.proved[d]
+	return ok && now.Sub(at) < knownFor
+}
+
+func (b *bucket) knownAnywhere(now time.Time) bool {
+	for d := range b.proved {
+		if b.known(d, now) {
+			return true
+		}
+	}
+	return false
 }
 
 // outcome is how an attempt ended.
@@ -54,8 +75,10 @@ const (
 // proved the password go last.
 const maxPeers = 4096
 
-func newLimiter(g Guesses) *limiter {
-	return &limiter{
+// NewLimiter returns a limiter. Zero fields of g take the defaults.
+func NewLimiter(g Guesses) *Limiter {
+	g = g.withDefaults()
+	return &Limiter{
 		g:     g,
 		all:   bucket{lim: rate.NewLimiter(rate.Every(g.AllEvery), g.AllBurst)},
 		peers: make(map[netip.Prefix]*bucket),
@@ -65,13 +88,14 @@ func newLimiter(g Guesses) *limiter {
 
 // turn is the right to one attempt.
 type turn struct {
-	l    *limiter
+	d    *door
 	peer *bucket
 }
 
 // take waits for the right to one attempt. A nil turn without an error says
 // that the attempt is refused, and for how long.
-func (l *limiter) take(ctx context.Context, addr net.Addr) (*turn, time.Duration, error) {
+func (d *door) take(ctx context.Context, addr net.Addr) (*turn, time.Duration, error) {
+	l := d.Limiter
 	key := peerKey(addr)
 	deadline := time.Now().Add(l.g.MaxDelay)
 	for {
@@ -81,14 +105,14 @@ func (l *limiter) take(ctx context.Context, addr net.Addr) (*turn, time.Duration
 		wp, bp := b.wait(now)
 		var wa time.Duration
 		var ba bool
-		if !b.known(now) {
+		if !b.known(d, now) {
 			wa, ba = l.all.wait(now)
 		}
 		if wp <= 0 && wa <= 0 && !bp && !ba {
 			b.pending++
 			l.all.pending++
 			l.mu.Unlock()
-			return &turn{l, b}, 0, nil
+			return &turn{d, b}, 0, nil
 		}
 		freed := l.freed
 		l.mu.Unlock()
@@ -123,7 +147,7 @@ func (b *bucket) wait(now time.Time) (time.Duration, bool) {
 }
 
 func (t *turn) done(o outcome) {
-	l := t.l
+	l := t.d.Limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -134,14 +158,17 @@ func (t *turn) done(o outcome) {
 			b.lim.ReserveN(now, 1) // may go below zero; the next ones wait for it
 		}
 	}
-	if o == right {
-		t.peer.proved = now
+	if o == right && t.d.secret {
+		if t.peer.proved == nil {
+			t.peer.proved = make(map[*door]time.Time)
+		}
+		t.peer.proved[t.d] = now
 	}
 	close(l.freed)
 	l.freed = make(chan struct{})
 }
 
-func (l *limiter) bucketLocked(key netip.Prefix, now time.Time) *bucket {
+func (l *Limiter) bucketLocked(key netip.Prefix, now time.Time) *bucket {
 	if b, ok := l.peers[key]; ok {
 		b.used = now
 		return b
@@ -152,12 +179,12 @@ func (l *limiter) bucketLocked(key netip.Prefix, now time.Time) *bucket {
 			if b.pending > 0 {
 				continue
 			}
-			if b.lim.TokensAt(now) >= float64(l.g.PeerBurst) && !b.known(now) {
+			if b.lim.TokensAt(now) >= float64(l.g.PeerBurst) && !b.knownAnywhere(now) {
 				delete(l.peers, k)
 				continue
 			}
 			o, ok := l.peers[oldest]
-			if kb := b.known(now); !ok || kb == o.known(now) && b.used.Before(o.used) || !kb && o.known(now) {
+			if kb := b.knownAnywhere(now); !ok || kb == o.knownAnywhere(now) && b.used.Before(o.used) || !kb && o.knownAnywhere(now) {
 				oldest = k
 			}
 		}

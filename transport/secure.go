@@ -164,7 +164,7 @@ type secureListener struct {
 	o       Options
 	log     *slog.Logger
 	cfg     *tls.Config
-	guesses *limiter
+	guesses *door
 	ready   chan Conn
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -195,7 +195,7 @@ func newSecureListener(ln carrier.Listener, o Options) (*secureListener, error) 
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &secureListener{
 		ln: ln, o: o, log: o.Logger.With("listening", ln.Addr().String()), cfg: cfg,
-		guesses: newLimiter(o.Guesses), ready: make(chan Conn),
+		guesses: o.Limiter.door(t.Password), ready: make(chan Conn),
 		ctx: ctx, cancel: cancel, slot: make(chan struct{}, 1),
 	}
 	if t.Password == "" {

@@ -66,8 +66,9 @@ type Options struct {
 	// MaxPending bounds the connections that have not authenticated yet. When
 	// it is reached the oldest one of the busiest address goes. 0: 64.
 	MaxPending int
-	// Guesses limits wrong passwords. Zero fields take the defaults.
-	Guesses Guesses
+	// Limiter limits wrong passwords. Doors of one server share one. nil: the
+	// door has its own, with the default limits.
+	Limiter *Limiter
 
 	// OnListen, when set, is told the port that a client's reverse connection
 	// is waited for on.
@@ -90,29 +91,27 @@ type Guesses struct {
 	MaxDelay  time.Duration // an attempt that would wait longer is refused at once; 0: 4 s
 }
 
-func (o Options) withDefaults() Options {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d <= 0 {
-			*d = v
-		}
+func orDefault[T int | time.Duration](v *T, def T) {
+	if *v <= 0 {
+		*v = def
 	}
+}
+
+func (g Guesses) withDefaults() Guesses {
+	orDefault(&g.PeerBurst, 5)
+	orDefault(&g.PeerEvery, 2*time.Second)
+	orDefault(&g.AllBurst, 100)
+	orDefault(&g.AllEvery, 100*time.Millisecond)
+	orDefault(&g.MaxDelay, 4*time.Second)
+	return g
+}
+
+func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	def(&o.Handshake, 10*time.Second)
-	if o.MaxPending <= 0 {
-		o.MaxPending = 64
-	}
-	g := &o.Guesses
-	if g.PeerBurst <= 0 {
-		g.PeerBurst = 5
-	}
-	if g.AllBurst <= 0 {
-		g.AllBurst = 100
-	}
-	def(&g.PeerEvery, 2*time.Second)
-	def(&g.AllEvery, 100*time.Millisecond)
-	def(&g.MaxDelay, 4*time.Second)
+	orDefault(&o.Handshake, 10*time.Second)
+	orDefault(&o.MaxPending, 64)
 	return o
 }
 
@@ -135,6 +134,9 @@ func Listen(ctx context.Context, t connstr.Transport, o Options) (Listener, erro
 	}
 	o = o.withDefaults()
 	noteCompatibility(t, o.Logger)
+	if o.Limiter == nil {
+		o.Limiter = NewLimiter(Guesses{})
+	}
 	ln, err := carrier.Listen(ctx, t, o.carrier())
 	if err != nil {
 		return nil, err
@@ -206,9 +208,9 @@ type AuthError struct {
 func (e *AuthError) Error() string {
 	switch e.Reason {
 	case AuthNeeded:
-		return fmt.Sprintf("%s asks for a password (error 0x80004005): add password= to the server's connection string", e.Addr)
+		return fmt.Sprintf("%s asks for a password (error 0x80004005): add password= to the server's connection string, or give -passwordfile", e.Addr)
 	case AuthNotSet:
-		return fmt.Sprintf("%s has no password but one was given: leave password= out if this is the right server", e.Addr)
+		return fmt.Sprintf("%s has no password but one was given: leave password=, -passwordfile or OPENKD_PASSWORD out if this is the right server", e.Addr)
 	case AuthWait:
 		return fmt.Sprintf("%s takes no password for %v after too many wrong ones (error 0x80004005)", e.Addr, e.Wait)
 	case AuthImpostor:

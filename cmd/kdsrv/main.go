@@ -79,8 +79,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			l.Close()
 		}
 	}()
+	guesses := transport.NewLimiter(transport.Guesses{})
 	for _, t := range f.transports {
-		l, err := transport.Listen(ctx, t, transport.Options{Logger: log})
+		l, err := transport.Listen(ctx, t, transport.Options{Logger: log, Limiter: guesses})
 		if err != nil {
 			fmt.Fprintln(stderr, "kdsrv:", err)
 			return exitListen
