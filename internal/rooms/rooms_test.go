@@ -45,6 +45,7 @@ var may = map[string][]string{
 	"sim":                     {"kdproto", "connstr", "link", "link/kdcom", "link/fault", "link/line", "arch", "image/pe"},
 	"sim/cpu":                 {},
 	"sim/kernel":              {},
+	"internal/doors":          {},
 	"internal/hostile":        {},
 	"internal/rooms":          {},
 	"internal/rough":          {},
