@@ -24,6 +24,7 @@ type flags struct {
 	noio      bool
 	json      bool
 	takeOver  bool
+	password  string // -passwordfile
 	version   bool
 	help      bool
 	notes     []string // what was accepted but does nothing yet
@@ -61,6 +62,7 @@ func options() []option {
 		{[]string{"noio"}, "", "no input and no output here; -c and the log still work", func(f *flags) { f.noio = true }, nil},
 		{[]string{"json"}, "", "events and results as JSON lines", func(f *flags) { f.json = true }, nil},
 		{[]string{"takeover"}, "", "take the link over from the client that holds it", func(f *flags) { f.takeOver = true }, nil},
+		{[]string{"passwordfile"}, "<file>", "its first line is the password for server=@{} without one (else OPENKD_PASSWORD)", nil, func(f *flags, v string) { f.password = v }},
 		{[]string{"y"}, "<path>", "symbol path (noted, not used yet)", nil, note("y")},
 		{[]string{"i"}, "<path>", "image path (noted, not used yet)", nil, note("i")},
 		{[]string{"srcpath"}, "<path>", "source path (noted, not used yet)", nil, note("srcpath")},
@@ -87,7 +89,7 @@ var later = map[string]string{
 	"logou":    "UTF-16 logs are not written; use -logo",
 	"wake":     "waking a user-mode debugger (-wake) is not supported",
 	"iu":       "URL types (-iu) are not registered",
-	"password": "a password belongs into the transport: tcp:server=<host>,port=<n>,password=<pw>",
+	"password": "a password belongs into the transport: tcp:server=<host>,port=<n>,password=<pw>, or into a file: -passwordfile <file>",
 }
 
 // usageError is a fault in the command line: one line that names the part.

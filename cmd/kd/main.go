@@ -21,6 +21,7 @@ import (
 	"openkd/connstr"
 	"openkd/console"
 	"openkd/engine"
+	"openkd/internal/password"
 	"openkd/internal/version"
 	"openkd/kdrpc"
 	"openkd/server"
@@ -71,6 +72,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		}
 		if k, err = connstr.ParseKernel(link); err == nil && k.Server == nil {
 			_, err = k.Link.WithDefaults(os.Getenv)
+		}
+		if err == nil && k.Server != nil && k.Server.Password == "" {
+			k.Server.Password, err = password.Find(f.password, os.Getenv)
 		}
 		if err != nil {
 			fmt.Fprintln(stderr, "kd:", err)

@@ -12,6 +12,7 @@ import (
 // flags is kdsrv's command line.
 type flags struct {
 	transports []connstr.Transport // -t, in order
+	password   string              // -passwordfile
 	grace      time.Duration
 	logFile    string
 	verbose    bool
@@ -39,6 +40,8 @@ func options() []option {
 	return []option{
 		{names: []string{"t"}, arg: "transport", example: "tcp:port=1234,password=secret", set: setTransport,
 			help: "where to listen; may be given more than once\ntcp:port=<n>|<low>:<high>[,password=<word>][,ipversion=6]"},
+		{names: []string{"passwordfile"}, arg: "file", example: "password.txt", set: text(func(f *flags) *string { return &f.password }),
+			help: "its first line is the password of every -t without password=;\nwithout it, the variable OPENKD_PASSWORD is"},
 		{names: []string{"grace"}, arg: "time", example: "90s", set: setGrace,
 			help: "how long a session waits for a client whose connection was lost,\nsuch as 90s, before the target is let go (default 60s)"},
 		{names: []string{"logfile"}, arg: "file", example: "kdsrv.log", set: text(func(f *flags) *string { return &f.logFile }),
@@ -156,6 +159,10 @@ func usage() string {
 			left += " " + o.arg
 		}
 		for line := range strings.SplitSeq(o.help, "\n") {
+			if len(left) > 15 {
+				fmt.Fprintf(&b, "  %s\n", left)
+				left = ""
+			}
 			fmt.Fprintf(&b, "  %-15s %s\n", left, line)
 			left = ""
 		}

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"openkd/internal/password"
 	"openkd/internal/version"
 	"openkd/server"
 	"openkd/transport"
@@ -54,6 +55,16 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case f.version:
 		fmt.Fprintf(stdout, "OpenKD connection server %s %s/%s\n", version.String(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
+	}
+	pw, err := password.Find(f.password, getenv)
+	if err != nil {
+		fmt.Fprintln(stderr, "kdsrv:", err)
+		return exitUsage
+	}
+	for i := range f.transports {
+		if t := &f.transports[i]; t.Password == "" {
+			t.Password = pw
+		}
 	}
 	out := stderr
 	if f.logFile != "" {

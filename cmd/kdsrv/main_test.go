@@ -96,10 +96,15 @@ func TestCommandLine(t *testing.T) {
 // startServer runs kdsrv in this process and returns where it listens.
 func startServer(t *testing.T, args ...string) (to connstr.Transport, errs *output, end func() int) {
 	t.Helper()
+	return startWith(t, noEnv, args...)
+}
+
+func startWith(t *testing.T, getenv func(string) string, args ...string) (to connstr.Transport, errs *output, end func() int) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	out, errs := newOutput(), newOutput()
 	code := make(chan int, 1)
-	go func() { code <- run(ctx, args, noEnv, out, errs) }()
+	go func() { code <- run(ctx, args, getenv, out, errs) }()
 	var once sync.Once
 	res := 0
 	end = func() int {
@@ -130,6 +135,54 @@ func startServer(t *testing.T, args ...string) (to connstr.Transport, errs *outp
 
 func dial(to connstr.Transport) func(context.Context) (net.Conn, error) {
 	return func(ctx context.Context) (net.Conn, error) { return transport.Dial(ctx, to, transport.Options{}) }
+}
+
+// A password in a file or in the environment is that of every door without
+// one, and nearer ones win.
+func TestPasswordFromElsewhere(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("from the file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := func(name string) string {
+		if name == "OPENKD_PASSWORD" {
+			return "from the environment"
+		}
+		return ""
+	}
+	for _, c := range []struct {
+		args, want string
+		env        func(string) string
+	}{
+		{"-t tcp:port=0,password=own -passwordfile " + file, "own", env},
+		{"-t tcp:port=0 -passwordfile " + file, "from the file", env},
+		{"-passwordfile " + file + " -t tcp:port=0", "from the file", noEnv},
+		{"-t tcp:port=0", "from the environment", env},
+	} {
+		to, errs, end := startWith(t, c.env, strings.Fields(c.args)...)
+		for _, pw := range []string{"own", "from the file", "from the environment"} {
+			to.Password = pw
+			conn, err := dial(to)(t.Context())
+			if err == nil {
+				conn.Close()
+			}
+			if (err == nil) != (pw == c.want) {
+				t.Errorf("kdsrv %s: password %q: %v", c.args, pw, err)
+			}
+		}
+		end()
+		if strings.Contains(errs.String(), "from the") {
+			t.Errorf("kdsrv %s: the password is in the log:\n%s", c.args, errs)
+		}
+	}
+	if runtime.GOOS != "windows" {
+		os.Chmod(file, 0o644)
+		errs := newOutput()
+		code := run(t.Context(), []string{"-t", "tcp:port=0", "-passwordfile", file}, noEnv, newOutput(), errs)
+		if code != exitUsage || !strings.Contains(errs.String(), "chmod 600 "+file) {
+			t.Errorf("a file that everybody can read: exit %d\n%s", code, errs)
+		}
+	}
 }
 
 // socketLine is a Unix socket that somebody listens on, as a virtual machine
