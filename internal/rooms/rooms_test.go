@@ -34,6 +34,7 @@ var may = map[string][]string{
 	"transport/carrier":       {"connstr", "rundir", "transport/comline"},
 	"transport/certs":         {},
 	"transport/cpace":         {},
+	"transport/comline":       {"connstr", "rundir", "link/line"},
 	"transport/transporttest": {"connstr", "transport"},
 	"kdrpc":                   {"kdproto", "link", "target", "transport"},
 	"server":                  {"kdproto", "connstr", "link", "link/kdcom", "link/line", "target", "transport", "kdrpc"},
