@@ -1,6 +1,7 @@
 package connstr
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -210,6 +211,11 @@ func ParseTransport(s string, server bool) (Transport, error) {
 			func() error { return l.str("proto", &t.Secure) },
 			func() error { return l.str("certuser", &t.CertUser) },
 			func() error { return l.str("machuser", &t.CertMach) })
+		if server {
+			steps = append(steps, func() error { return l.str("clientca", &t.ClientCA) })
+		} else {
+			steps = append(steps, func() error { return l.str("clientcert", &t.ClientCert) })
+		}
 	case "tcp", "npipe":
 		if server {
 			steps = append(steps, func() error { return l.flag("icfenable", &t.Firewall) })
@@ -317,8 +323,12 @@ func (t *Transport) check(l *list, server bool) error {
 		if t.Pipe == "" {
 			return missing("pipe", t.Proto+":pipe=kernel")
 		}
-		if strings.ContainsAny(t.Pipe, " \"") {
-			return l.errf("pipe="+t.Pipe, "a pipe name has no blanks and no quotation marks")
+		err := CheckPipe(t.Pipe)
+		if server {
+			_, err = ExpandPipe(t.Pipe, 0, 0) // the ids come when the pipe is made
+		}
+		if fault, ok := errors.AsType[*Error](err); ok {
+			return l.errf("pipe="+t.Pipe, "%s", fault.Why)
 		}
 		if !server && t.Server == "" {
 			return missing("server", t.Proto+":server=localhost,pipe=kernel")
