@@ -41,10 +41,14 @@ type Transport struct {
 	Secure   string // proto= of spipe and ssl, lower case
 	CertUser string
 	CertMach string
-	Password string
-	Hidden   bool
-	Firewall bool // IcfEnable
-	IPv6     bool // ipversion=6
+	// Certificates of clients, a form of our own: which one a client shows, and
+	// which ones a server asks for (thumbprints and PEM files, between them ";").
+	ClientCert string
+	ClientCA   string
+	Password   string
+	Hidden     bool
+	Firewall   bool // IcfEnable
+	IPv6       bool // ipversion=6
 }
 
 // LinkKind is the kind of a kernel link.

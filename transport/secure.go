@@ -2,16 +2,10 @@ package transport
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -22,33 +16,6 @@ import (
 	"openkd/transport/carrier"
 )
 
-// tlsConfig is common to both sides: one protocol version, one application.
-func tlsConfig() *tls.Config {
-	return &tls.Config{
-		MinVersion:                  tls.VersionTLS13,
-		NextProtos:                  []string{authALPN},
-		DynamicRecordSizingDisabled: true,
-		SessionTicketsDisabled:      true,
-	}
-}
-
-// ephemeralCertificate makes up a key and a certificate that lives as long as
-// the listener. It carries no claim; see the package comment.
-func ephemeralCertificate() (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "openkd"},
-		NotBefore:    time.Unix(0, 0),
-		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), // RFC 5280: no expiry
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
-}
-
 // clientHandshake makes raw a TLS stream and proves the password over it.
 func clientHandshake(ctx context.Context, raw net.Conn, t connstr.Transport, addr string, o Options) (Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Handshake)
@@ -56,18 +23,22 @@ func clientHandshake(ctx context.Context, raw net.Conn, t connstr.Transport, add
 	// A cancelled context must interrupt the reads of the password exchange too.
 	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	cfg := tlsConfig()
-	cfg.InsecureSkipVerify = true // CPace proves the server, not a certificate
+	cfg, err := clientTLS(t)
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
 	c := tls.Client(raw, cfg)
 	if err := c.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		var alert tls.AlertError
 		var record tls.RecordHeaderError
 		switch {
 		case errors.As(err, &record):
 			err = errors.New("the other side does not speak TLS: is a kdsrv of this program listening there?")
-		case errors.As(err, &alert):
-			err = fmt.Errorf("the other side refused the TLS handshake (%v): is a kdsrv of this program listening there?", alert)
+		case refusedCertificate(err) != "":
+			err = errors.New(refusedCertificate(err))
+		case remoteAlert(err) != "":
+			err = fmt.Errorf("the other side refused the TLS handshake (%s): is a kdsrv of this program listening there, and does it speak the same proto=?", remoteAlert(err))
 		case ctx.Err() != nil:
 			err = fmt.Errorf("no answer to the TLS handshake within %v: is a kdsrv listening there?", o.Handshake)
 		}
@@ -79,6 +50,10 @@ func clientHandshake(ctx context.Context, raw net.Conn, t connstr.Transport, add
 	}
 	if err := authClient(c, t.Password, addr); err != nil {
 		raw.Close()
+		// TLS 1.3 tells here, not in its handshake, what it thinks of our side.
+		if why := refusedCertificate(err); why != "" {
+			return nil, fmt.Errorf("connecting to %s: %s", addr, why)
+		}
 		return nil, err
 	}
 	if !stop() {
@@ -184,14 +159,8 @@ type pending struct {
 	authed bool
 }
 
-func newSecureListener(ln carrier.Listener, o Options) (*secureListener, error) {
+func newSecureListener(ln carrier.Listener, cfg *tls.Config, o Options) *secureListener {
 	t := ln.Transport()
-	cert, err := ephemeralCertificate()
-	if err != nil {
-		return nil, fmt.Errorf("%s: making a certificate: %w", t.Proto, err)
-	}
-	cfg := tlsConfig()
-	cfg.Certificates = []tls.Certificate{cert}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &secureListener{
 		ln: ln, o: o, log: o.Logger.With("listening", ln.Addr().String()), cfg: cfg,
@@ -203,7 +172,7 @@ func newSecureListener(ln carrier.Listener, o Options) (*secureListener, error) 
 	}
 	l.wg.Add(1)
 	go l.acceptLoop()
-	return l, nil
+	return l
 }
 
 func (l *secureListener) Addr() net.Addr               { return l.ln.Addr() }

@@ -137,16 +137,15 @@ func Listen(ctx context.Context, t connstr.Transport, o Options) (Listener, erro
 	if o.Limiter == nil {
 		o.Limiter = NewLimiter(Guesses{})
 	}
+	cfg, err := serverTLS(t)
+	if err != nil {
+		return nil, err
+	}
 	ln, err := carrier.Listen(ctx, t, o.carrier())
 	if err != nil {
 		return nil, err
 	}
-	l, err := newSecureListener(ln, o)
-	if err != nil {
-		ln.Close()
-		return nil, err
-	}
-	return l, nil
+	return newSecureListener(ln, cfg, o), nil
 }
 
 // Dial opens a stream to a door. Errors: *AuthError when the password was not
@@ -157,6 +156,9 @@ func Dial(ctx context.Context, t connstr.Transport, o Options) (Conn, error) {
 	}
 	o = o.withDefaults()
 	noteCompatibility(t, o.Logger)
+	if _, err := clientTLS(t); err != nil { // before anybody is disturbed
+		return nil, err
+	}
 	if t.ClientOf != "" {
 		return awaitServer(ctx, t, o)
 	}

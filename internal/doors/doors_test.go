@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"openkd/sim"
+	"openkd/transport/certs"
 )
 
 // patience bounds every wait; nothing comes near it.
@@ -44,6 +45,17 @@ func TestMain(m *testing.M) {
 		os.RemoveAll(p.dir)
 	}
 	os.Exit(code)
+}
+
+// certificate makes a certificate for servers in the site's user store, or the
+// machine's.
+func (s *site) certificate(store, name string) certs.Made {
+	s.t.Helper()
+	m, err := certs.Make(filepath.Join(s.dir, store), name, "lab.example", nil, time.Now(), time.Hour)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return m
 }
 
 // site is where one door is tried: folders of its own and the processes that
@@ -330,6 +342,22 @@ func doors() []door {
 				s.kdsrv("tcp:port=" + port + ",clicon=127.0.0.1," + password)
 			})
 			return "tcp:clicon=127.0.0.1,port=" + port + "," + password
+		}},
+		{"ssl, by name", func(s *site) string {
+			s.certificate("certs", "lab")
+			port, _ := s.kdsrv("ssl:proto=tls13,certuser=lab,port=0," + password)
+			return "ssl:proto=tls13,certuser=lab,server=127.0.0.1,port=" + port + "," + password
+		}},
+		{"ssl, TLS 1.2, by thumbprint, machine's certificate, client's certificate", func(s *site) string {
+			server, client := s.certificate("machine-certs", "lab"), s.certificate("certs", "person")
+			port, _ := s.kdsrv("ssl:proto=tls12,machuser=" + server.Thumbprint + ",clientca=" + client.Thumbprint + ",port=0," + password)
+			return "ssl:proto=tls12,machuser=" + server.Thumbprint + ",clientcert=person,server=127.0.0.1,port=" + port + "," + password
+		}},
+		{"reverse ssl", func(s *site) string {
+			s.certificate("certs", "lab")
+			port := freePort(s.t)
+			s.kdsrv("ssl:proto=tls1,certuser=lab,port=" + port + ",clicon=127.0.0.1," + password)
+			return "ssl:proto=tls1,certuser=lab,clicon=127.0.0.1,port=" + port + "," + password
 		}},
 	}
 }
