@@ -13,6 +13,7 @@ import (
 type flags struct {
 	transports []connstr.Transport // -t, in order
 	password   string              // -passwordfile
+	makeCert   string               // -makecert
 	grace      time.Duration
 	logFile    string
 	verbose    bool
@@ -42,6 +43,8 @@ func options() []option {
 			help: "where to listen; may be given more than once\ntcp:port=<n>|<low>:<high>[,password=<word>][,ipversion=6]"},
 		{names: []string{"passwordfile"}, arg: "file", example: "password.txt", set: text(func(f *flags) *string { return &f.password }),
 			help: "its first line is the password of every -t without password=;\nwithout it, the variable OPENKD_PASSWORD is"},
+		{names: []string{"makecert"}, arg: "name", example: "lab", set: text(func(f *flags) *string { return &f.makeCert }),
+			help: "make a certificate for ssl: and spipe:, print the command lines for both\nmachines, and end"},
 		{names: []string{"grace"}, arg: "time", example: "90s", set: setGrace,
 			help: "how long a session waits for a client whose connection was lost,\nsuch as 90s, before the target is let go (default 60s)"},
 		{names: []string{"logfile"}, arg: "file", example: "kdsrv.log", set: text(func(f *flags) *string { return &f.logFile }),
@@ -123,7 +126,7 @@ func find(table []option, arg string) (*option, error) {
 
 // check looks at the options together.
 func (f *flags) check() error {
-	if f.help || f.version {
+	if f.help || f.version || f.makeCert != "" {
 		return nil
 	}
 	if len(f.transports) == 0 {

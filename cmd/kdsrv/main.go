@@ -52,6 +52,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case f.help:
 		io.WriteString(stdout, usage())
 		return exitOK
+	case f.makeCert != "":
+		return makeCertificate(f.makeCert, stdout, stderr)
 	case f.version:
 		fmt.Fprintf(stdout, "OpenKD connection server %s %s/%s\n", version.String(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
