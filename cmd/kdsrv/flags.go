@@ -13,7 +13,7 @@ import (
 type flags struct {
 	transports []connstr.Transport // -t, in order
 	password   string              // -passwordfile
-	makeCert   string               // -makecert
+	makeCert   string              // -makecert
 	grace      time.Duration
 	logFile    string
 	verbose    bool
