@@ -58,7 +58,7 @@ func OpenPort(ctx context.Context, link connstr.Link) (*Port, error) {
 func listenError(where string, err error) error {
 	remedy := ""
 	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
+	case errors.Is(err, errAddrInUse):
 		remedy = "; another program listens there: end it, or choose another name"
 	case errors.Is(err, fs.ErrPermission):
 		remedy = "; choose a folder that your account may write to"
@@ -66,7 +66,7 @@ func listenError(where string, err error) error {
 		remedy = "; the folder does not exist"
 	case errors.Is(err, syscall.EINVAL) && len(where) > 100:
 		remedy = fmt.Sprintf("; the path of a socket may have about 104 characters, this one has %d", len(where))
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, errAddrNotAvail):
 		remedy = "; the address is not one of this machine"
 	}
 	return fmt.Errorf("cannot listen at %s: %w%s", where, err, remedy)

@@ -50,7 +50,7 @@ func (e *Error) Unwrap() error { return e.Reason }
 func reason(err error) string {
 	var n syscall.Errno
 	if errors.As(err, &n) {
-		return n.Error()
+		return strings.TrimSuffix(n.Error(), ".") // Windows writes whole sentences
 	}
 	for {
 		u := errors.Unwrap(err)
@@ -236,15 +236,15 @@ func (l *Line) Close() error {
 func tcpError(addr string, err error) error {
 	e := &Error{Line: addr, Reason: err}
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, errConnRefused):
 		e.Temporary = true
 		e.Remedy = "nothing listens there: is the virtual machine or terminal server running, and is this its serial port?"
-	case errors.Is(err, syscall.EADDRINUSE):
+	case errors.Is(err, errAddrInUse):
 		e.Remedy = "another program listens on that port; choose another or end it"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		e.Temporary = true
 		e.Remedy = "no answer within 10 s: check the address and any firewall between"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+	case errors.Is(err, errHostUnreach), errors.Is(err, errNetUnreach):
 		e.Temporary = true
 		e.Remedy = "check the address and the network"
 	}
@@ -273,10 +273,10 @@ func pipeError(path string, err error) error {
 		if runtime.GOOS == "windows" {
 			e.Remedy = "your account may not open it: run elevated, or as the account that runs the virtual machine"
 		}
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, errConnRefused):
 		e.Temporary = true
 		e.Remedy = "nobody listens at it: the virtual machine is not running, or the file was left over"
-	case errors.Is(err, syscall.EADDRINUSE):
+	case errors.Is(err, errAddrInUse):
 		e.Remedy = "another program listens there" + holderText(path)
 	case errors.Is(err, syscall.EPROTOTYPE):
 		e.Remedy = "that socket is not a stream socket"

@@ -1,0 +1,10 @@
+//go:build !windows
+
+package sim
+
+import "syscall"
+
+const (
+	errAddrInUse    = syscall.EADDRINUSE
+	errAddrNotAvail = syscall.EADDRNOTAVAIL
+)
