@@ -37,6 +37,7 @@ var may = map[string][]string{
 	"transport/comline":       {"connstr", "rundir", "link/line"},
 	"transport/transporttest": {"connstr", "transport"},
 	"kdrpc":                   {"kdproto", "link", "target", "transport"},
+	"repeater":                {"connstr", "transport/carrier"},
 	"server":                  {"kdproto", "connstr", "link", "link/kdcom", "link/line", "target", "transport", "kdrpc"},
 	"image/pe":                {"kdproto"},
 	"image/sym":               {},
@@ -56,7 +57,9 @@ var may = map[string][]string{
 	"internal/rough":          {},
 	"internal/bench":          {},
 	"internal/version":        {},
+	"internal/wine":           {},
 	"cmd/kd":                  {"*"},
+	"cmd/kdprx":               {"*"},
 	"cmd/kdsrv":               {"*"},
 	"cmd/kdtarget":            {"*"},
 }

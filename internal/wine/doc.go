@@ -1,0 +1,20 @@
+// Package wine holds tests only: the Windows programs, cross-built and really
+// run, under Wine, as client, server and target, against each other and
+// against the programs of this system.
+//
+// The tests need Linux, Wine 8 or later of 64 bits, and the MinGW compiler
+// x86_64-w64-mingw32-gcc (Debian: apt install wine64 gcc-mingw-w64-x86-64), and
+// are skipped where something is missing, and with -short. No display is
+// needed. Each run makes a Wine prefix of its own, of some 700 MB, in the
+// temporary directory.
+//
+// Wine is not Windows. What it cannot show: the security of named pipes (its
+// server checks no access lists between processes of one Unix user), that the
+// name of a pipe is in use (Wine 8 makes a second listener of one name),
+// pipes of another machine, the drivers of real serial ports, the firewall.
+//
+// What Wine 8 does differently and is dealt with here, not in the programs:
+// it has no bcryptprimitives.dll, which Go's runtime asks for random bytes;
+// and a client can be connected to the first instance of a pipe of go-winio, on
+// which nobody accepts (Windows makes such an instance disconnected).
+package wine

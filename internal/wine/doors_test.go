@@ -1,0 +1,365 @@
+//go:build linux
+
+package wine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"go.uber.org/goleak"
+	"golang.org/x/term"
+
+	"openkd/sim"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const password = "Wine-and-water7"
+
+// job is what is done through every door. {name} stands for the address of a
+// symbol of the kernel.
+const job = `vertarget
+lm
+r
+u {nt!RtlFibonacci} L4
+db {nt!RtlFibonacci} L20
+bp {nt!RtlFibonacci}
+bp {nt!CcLazyWriter} "r rcx; g"
+bl
+g
+r
+t
+p
+eb nt+f000 41 42 43
+db nt+f000 L4
+? 1+1
+bc *
+bl
+q
+`
+
+// door is a way between a debugger and a machine, of which at least one part
+// is a program for Windows.
+type door struct {
+	name string
+	kd   string // the debugger: kd or kd.exe
+	// open starts what the way needs and returns what -k of the debugger is.
+	open func(t *testing.T, l *lab, m *machine) string
+}
+
+var doors = []door{
+	{"tcp link", "kd.exe", func(t *testing.T, l *lab, m *machine) string {
+		return m.tcp()
+	}},
+	{"kd.exe to kdsrv.exe by tcp", "kd.exe", func(t *testing.T, l *lab, m *machine) string {
+		_, server := l.tcpServer(t, "kdsrv.exe")
+		return through(server, m.tcp())
+	}},
+	{"kd to kdsrv.exe by tcp", "kd", func(t *testing.T, l *lab, m *machine) string {
+		_, server := l.tcpServer(t, "kdsrv.exe")
+		return through(server, m.tcp())
+	}},
+	{"kd.exe to kdsrv by tcp", "kd.exe", func(t *testing.T, l *lab, m *machine) string {
+		_, server := l.tcpServer(t, "kdsrv")
+		return through(server, m.tcp())
+	}},
+	{"serial port", "kd.exe", func(t *testing.T, l *lab, m *machine) string {
+		l.mapPort(t, "com21", m.pty())
+		return "com:port=com21,baud=115200"
+	}},
+	{"serial port of kdsrv.exe", "kd", func(t *testing.T, l *lab, m *machine) string {
+		l.mapPort(t, "com22", m.pty())
+		_, server := l.tcpServer(t, "kdsrv.exe")
+		return through(server, `com:port=\\.\com22,baud=115200`)
+	}},
+}
+
+func through(server, link string) string {
+	return fmt.Sprintf("kdsrv:server=@{%s},trans=@{%s}", server, link)
+}
+
+// tcpServer starts a server and returns the way to it.
+func (l *lab) tcpServer(t *testing.T, program string) (*process, string) {
+	t.Helper()
+	srv := l.start(t, "", program, "-t", "tcp:port=30000:39999,password="+password)
+	port := srv.shows(`listening on tcp:Port=(\d+)`)[1]
+	return srv, "tcp:server=127.0.0.1,port=" + port + ",password=" + password
+}
+
+// TestWindows runs everything in one prefix, which takes longer to make than
+// most of what is done in it.
+func TestWindows(t *testing.T) {
+	l := newLab(t)
+	t.Run("doors", func(t *testing.T) {
+		// What a debugger of this system says, with nothing in between.
+		want := l.doJob(t, door{"reference", "kd", func(t *testing.T, l *lab, m *machine) string { return m.tcp() }})
+		for _, text := range []string{"Breakpoint 0 hit", "41 42 43", "0 e fffff8", "Evaluate expression: 2"} {
+			if !strings.Contains(want, text) {
+				t.Fatalf("the reference does not show %q:\n%s", text, want)
+			}
+		}
+		for _, d := range doors {
+			t.Run(d.name, func(t *testing.T) {
+				if got := l.doJob(t, d); got != want {
+					t.Errorf("not what kd of this system shows:\n%s", diff(want, got))
+				}
+			})
+		}
+	})
+	t.Run("demonstration", l.demo)
+	t.Run("pipe", l.pipe)
+	t.Run("ctrl+c", l.ctrlC)
+	t.Run("messages", l.messages)
+}
+
+// doJob does the job through a door and returns what was shown.
+func (l *lab) doJob(t *testing.T, d door) string {
+	t.Helper()
+	m := newMachine(t)
+	kd := l.start(t, m.expand(job), d.kd, "-kqm", "-k", d.open(t, l, m))
+	code := kd.end()
+	if code != 0 || kd.err.text() != "" {
+		t.Errorf("exit code %d, standard error: %s", code, kd.err.text())
+	}
+	m.untouched()
+	return normalise(kd.out.text())
+}
+
+// Only what cannot be equal in two runs is replaced: the clock, the build, the
+// way, and how much of a machine's past each kind of line lets through.
+var (
+	clock  = regexp.MustCompile(`(target at) \([^)]* \(UTC [^)]*\)\)`)
+	now    = regexp.MustCompile(`(debugger time:) .*`)
+	banner = regexp.MustCompile(`(OpenKD kernel debugger) \S+ \S+/\S+`)
+	opened = regexp.MustCompile(`(?m)^Opened .*\n`)
+)
+
+func normalise(s string) string {
+	s = strings.ReplaceAll(s, "\r\n", "\n")
+	s = clock.ReplaceAllString(s, "$1 (<now>)")
+	s = now.ReplaceAllString(s, "$1 <now>")
+	s = banner.ReplaceAllString(s, "$1 <version> <system>")
+	return opened.ReplaceAllString(s, "")
+}
+
+// diff shows the first line that differs, with what is around it.
+func diff(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	i := 0
+	for i < len(w) && i < len(g) && w[i] == g[i] {
+		i++
+	}
+	return fmt.Sprintf("line %d\nwanted:\n%s\nshown:\n%s", i+1,
+		strings.Join(w[max(0, i-3):min(len(w), i+6)], "\n"), strings.Join(g[max(0, i-3):min(len(g), i+6)], "\n"))
+}
+
+// machine is a simulated machine in this process. It is switched on when the
+// first debugger comes, and stops soon after.
+type machine struct {
+	t *testing.T
+	*sim.Machine
+	ctx  context.Context
+	on   sync.Once
+	wg   sync.WaitGroup
+	code []byte // the kernel's code as it is without breakpoints
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	sm, err := sim.New(sim.Config{
+		Seed: 7, BootTime: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tick: time.Millisecond,
+		// A slow computer must not look like a debugger that went away.
+		LinkTimeout: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &machine{t: t, Machine: sm, ctx: ctx}
+	t.Cleanup(func() { m.powerUp(); cancel(); m.wg.Wait() })
+	m.Break()
+	m.code = m.readCode()
+	return m
+}
+
+func (m *machine) powerUp() {
+	m.on.Do(func() {
+		m.wg.Go(func() {
+			if err := m.Run(m.ctx); err != nil {
+				m.t.Error("the machine:", err)
+			}
+		})
+	})
+}
+
+// tcp serves the machine on loopback and returns the link.
+func (m *machine) tcp() string {
+	m.t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	context.AfterFunc(m.ctx, func() { ln.Close() })
+	m.wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			m.powerUp()
+			m.Serve(m.ctx, c)
+		}
+	})
+	return fmt.Sprintf("com:ipport=%d,port=127.0.0.1", ln.Addr().(*net.TCPAddr).Port)
+}
+
+// pty serves the machine on a pty and returns the device of the other end.
+func (m *machine) pty() string {
+	m.t.Helper()
+	master, slave, err := pty.Open()
+	if err != nil {
+		m.t.Skip("no ptys here: ", err)
+	}
+	// Held open, so that a debugger that goes is no hang-up; raw, so that
+	// nothing is echoed before it comes.
+	m.t.Cleanup(func() { slave.Close() })
+	if _, err := term.MakeRaw(int(slave.Fd())); err != nil {
+		m.t.Fatal(err)
+	}
+	m.powerUp()
+	m.wg.Go(func() { m.Serve(m.ctx, master) })
+	return slave.Name()
+}
+
+var symbolRef = regexp.MustCompile(`\{(\w+!\w+)\}`)
+
+// expand puts addresses of symbols into a text.
+func (m *machine) expand(text string) string {
+	return symbolRef.ReplaceAllStringFunc(text, func(ref string) string {
+		at, ok := m.Symbol(ref[1 : len(ref)-1])
+		if !ok {
+			m.t.Fatalf("the machine has no symbol %s", ref)
+		}
+		return fmt.Sprintf("0x%x", at)
+	})
+}
+
+// readCode reads the code around the breakpoints of the job.
+func (m *machine) readCode() []byte {
+	m.t.Helper()
+	var code []byte
+	for _, name := range []string{"nt!RtlFibonacci", "nt!CcLazyWriter"} {
+		at, ok := m.Symbol(name)
+		b := make([]byte, 64)
+		if !ok || m.ReadVirtual(at, b) != len(b) {
+			m.t.Fatalf("no code at %s", name)
+		}
+		code = append(code, b...)
+	}
+	return code
+}
+
+// untouched checks that the machine runs and that no breakpoint is left in it.
+func (m *machine) untouched() {
+	m.t.Helper()
+	from := m.Stats().Ticks
+	for end := time.Now().Add(patience); m.Stats().Ticks < from+3; time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			m.t.Fatal("the machine does not run")
+		}
+	}
+	if string(m.readCode()) != string(m.code) {
+		m.t.Error("a breakpoint was left in the machine")
+	}
+}
+
+// demo: nothing but kd.exe.
+func (l *lab) demo(t *testing.T) {
+	kd := l.start(t, "", "kd.exe", "-demo", "-c", "vertarget;lm;q")
+	if code := kd.end(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	kd.shows(`(?s)windows/amd64.*Windows 11 Kernel Version 26100 MP.*openkd .*The session is closed; the target runs`)
+}
+
+// pipe: a machine served at a named pipe, as virtual machines do.
+func (l *lab) pipe(t *testing.T) {
+	const name = `\\.\pipe\openkd-test`
+	machine := l.start(t, "", "kdtarget.exe", "-t", "com:pipe,port="+name, "-seed", "7")
+	machine.shows(`serving at (.*); attach`)
+	l.burn(t, name)
+	for range 2 { // one debugger after another
+		kd := l.start(t, "", "kd.exe", "-b", "-k", "com:pipe,port="+name, "-c", "vertarget;lm;q")
+		if code := kd.end(); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+		kd.shows(`(?s)Opened \\\\\.\\pipe\\openkd-test.*Windows 11 Kernel Version 26100.*openkd .*The session is closed; the target runs`)
+	}
+	machine.interrupt()
+	if code := machine.end(); code != 0 {
+		t.Errorf("kdtarget.exe ended with %d after Ctrl+C", code)
+	}
+}
+
+// burn uses up the first instance of a pipe, see the package comment.
+func (l *lab) burn(t *testing.T, pipe string) {
+	t.Helper()
+	if err := l.tool("wine", "cmd", "/c", `echo . > `+pipe); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ctrlC: it breaks in at the debugger, and ends the server, which lets the
+// machine run.
+func (l *lab) ctrlC(t *testing.T) {
+	m := newMachine(t)
+	srv, server := l.tcpServer(t, "kdsrv.exe")
+	stdin, typed := io.Pipe()
+	defer typed.Close()
+	kd := l.startTyping(t, stdin, "kd.exe", "-kqm", "-k", through(server, m.tcp()))
+	kd.shows(`kd> $`)
+	io.WriteString(typed, "g\n")
+	m.untouched()
+	kd.interrupt()
+	kd.shows(`(?s)nt\+0x1020:.*kd> $`) // a break-in, not the stop at the start
+	io.WriteString(typed, "bp "+m.expand("{nt!RtlFibonacci}")+"; g\n")
+	kd.shows(`(?s)Breakpoint 0 hit.*kd> $`)
+	srv.interrupt()
+	if code := srv.end(); code != 0 {
+		t.Errorf("kdsrv.exe ended with %d after Ctrl+C", code)
+	}
+	kd.shows(`The server is ending; the target is let go`)
+	m.untouched()
+	typed.Close()
+	if code := kd.end(); code != 3 {
+		t.Errorf("kd.exe ended with %d", code)
+	}
+}
+
+// messages: what a person is told when something is not there.
+func (l *lab) messages(t *testing.T) {
+	for _, c := range []struct{ link, want string }{
+		{"com:port=com77", "no such port"},
+		{`com:pipe,port=\\.\pipe\nobody`, "start the virtual machine first"},
+		{"com:ipport=1,port=127.0.0.1", "nothing listens there"},
+		{through("tcp:server=127.0.0.1,port=1", "com:port=com1"), "127.0.0.1"},
+	} {
+		t.Run(c.link, func(t *testing.T) {
+			kd := l.start(t, "", "kd.exe", "-k", c.link)
+			if code := kd.end(); code != 4 {
+				t.Errorf("exit code %d", code)
+			}
+			if text := kd.err.text(); !strings.Contains(text, c.want) || strings.Count(text, "\n") != 1 {
+				t.Errorf("told %q, wanted %q", text, c.want)
+			}
+		})
+	}
+}
