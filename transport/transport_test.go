@@ -9,6 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,7 +23,10 @@ import (
 	"openkd/transport/transporttest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// go-winio has one for all files of a process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Microsoft/go-winio.ioCompletionProcessor"))
+}
 
 // lockedBuilder collects a log that several goroutines write.
 type lockedBuilder struct {
@@ -82,6 +87,18 @@ func works(t testing.TB, l transport.Listener, password string) {
 	}
 }
 
+// pipeDir is where pipes are made that are Unix sockets: a folder with a short
+// path, since the names of sockets are short.
+func pipeDir(t *testing.T) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Setenv("OPENKD_RUN_DIR", dir)
+}
+
 func TestConformance(t *testing.T) {
 	t.Run("pipe", func(t *testing.T) {
 		transporttest.Run(t, func(t *testing.T) (transport.Conn, transport.Conn) { return transport.Pipe() })
@@ -95,6 +112,30 @@ func TestConformance(t *testing.T) {
 				accepted <- c
 			}()
 			c, err := transport.Dial(t.Context(), dialTo(l, "secret"), transport.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c, <-accepted
+		})
+	})
+	t.Run("npipe", func(t *testing.T) {
+		pipeDir(t)
+		pipes := 0
+		transporttest.Run(t, func(t *testing.T) (transport.Conn, transport.Conn) {
+			pipes++
+			tr := connstr.Transport{Proto: "npipe", Pipe: "conformance-%x-" + strconv.Itoa(pipes), Password: "secret"}
+			l, err := transport.Listen(t.Context(), tr, transport.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			accepted := make(chan transport.Conn, 1)
+			go func() {
+				c, _ := l.Accept(t.Context())
+				accepted <- c
+			}()
+			tr.Server, tr.Pipe = "localhost", l.Transport().Pipe
+			c, err := transport.Dial(t.Context(), tr, transport.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
