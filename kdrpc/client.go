@@ -335,7 +335,7 @@ func (c *Client) again(grace time.Duration) (*clientConn, func() error, error) {
 			return cc, run, nil
 		}
 		var ref *Refusal
-		if errors.As(err, &ref) {
+		if errors.As(err, &ref) && ref.Code != RefusedFull {
 			return nil, nil, err
 		}
 		if ctx.Err() == nil || last == nil {

@@ -60,6 +60,7 @@ const (
 	RefusedToken                      // no such session to resume
 	RefusedLink                       // the link cannot be opened: Text
 	RefusedEnding                     // the server is ending
+	RefusedFull                       // as many clients as the server takes: Text; later there may be room
 )
 
 func (r *Refusal) Error() string {

@@ -54,6 +54,7 @@ type ServeOptions struct {
 	Logger   *slog.Logger // nil: nothing is logged
 	Release  string       // "": Release
 	Timeouts Timeouts
+	Refuse   *Refusal // answers the hello; the connection ends with it
 }
 
 // Requests of one connection that may wait or run at once, in turn and out of
@@ -128,7 +129,7 @@ func Serve(ctx context.Context, conn net.Conn, b Backend, o ServeOptions) error 
 		}
 	})
 	r := s.w.reader()
-	err := s.hello(r, o.Release)
+	err := s.hello(r, o)
 	if err == nil {
 		s.wg.Go(s.worker)
 		openBy := time.AfterFunc(s.w.times.Open, func() {
@@ -163,7 +164,7 @@ func Serve(ctx context.Context, conn net.Conn, b Backend, o ServeOptions) error 
 	return err
 }
 
-func (s *server) hello(r *frameReader, release string) error {
+func (s *server) hello(r *frameReader, o ServeOptions) error {
 	timer := time.AfterFunc(s.w.times.Hello, func() { s.w.fail(fmt.Errorf("no hello within %v", s.w.times.Hello)) })
 	defer timer.Stop()
 	f, err := r.next()
@@ -180,12 +181,19 @@ func (s *server) hello(r *frameReader, release string) error {
 	if h.Magic != magic {
 		return protocolErrorf("the hello is of something else")
 	}
-	if h.Min > ProtocolMax || h.Max < ProtocolMin || h.Min > h.Max {
-		ref := &Refusal{Code: RefusedVersion, Text: "no common protocol version", Release: release, Min: ProtocolMin, Max: ProtocolMax}
+	refuse := func(ref *Refusal) {
 		s.w.send(0, KindRefuse, encode(ref))
 		s.w.finish(time.Second)
+	}
+	release := o.Release
+	if h.Min > ProtocolMax || h.Max < ProtocolMin || h.Min > h.Max {
+		refuse(&Refusal{Code: RefusedVersion, Text: "no common protocol version", Release: release, Min: ProtocolMin, Max: ProtocolMax})
 		return fmt.Errorf("the client is release %q and speaks protocol %d to %d; this server is release %q and speaks %d to %d",
 			limitText(h.Release), h.Min, h.Max, release, ProtocolMin, ProtocolMax)
+	}
+	if o.Refuse != nil {
+		refuse(o.Refuse)
+		return o.Refuse
 	}
 	return s.w.send(0, KindHello, encode(Hello{Magic: magic, Release: release, Min: ProtocolMin, Max: ProtocolMax}))
 }

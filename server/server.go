@@ -50,12 +50,23 @@ type Options struct {
 	// lost. 0: 60 s. Less than zero: not at all.
 	Grace time.Duration
 
+	// MaxClients bounds the connections that are served at once; more are
+	// refused with a message. 0: DefaultMaxClients.
+	MaxClients int
+
 	// CloseWithin bounds letting a target go. 0: 10 s.
 	CloseWithin time.Duration
 
 	Release  string         // of the program, for hellos; "": kdrpc.Release
 	Timeouts kdrpc.Timeouts // of the connections
 }
+
+// DefaultMaxClients is how many clients one server takes, unless told otherwise.
+const DefaultMaxClients = 4096
+
+// Connections over the bound that are told so at once. Beyond, they are closed
+// without a word.
+const maxRefusing = 64
 
 // Server is a connection server.
 //
@@ -72,6 +83,8 @@ type Server struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session // by canonical line, and by what the client typed while it opens
+	clients  int
+	refusing int
 	ending   bool
 	down     chan struct{} // closed when Shutdown is through
 	wg       sync.WaitGroup
@@ -87,6 +100,9 @@ func New(o Options) *Server {
 	}
 	if o.Grace == 0 {
 		o.Grace = time.Minute
+	}
+	if o.MaxClients <= 0 {
+		o.MaxClients = DefaultMaxClients
 	}
 	if o.CloseWithin <= 0 {
 		o.CloseWithin = 10 * time.Second
@@ -155,9 +171,43 @@ func (s *Server) serveConn(c net.Conn) {
 			log.Error("a connection panicked", "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
-	log.Info("client connected")
-	err := kdrpc.Serve(s.ctx, c, s, kdrpc.ServeOptions{Logger: s.log, Release: s.o.Release, Timeouts: s.o.Timeouts})
-	log.Info("client gone", "reason", err)
+	o := kdrpc.ServeOptions{Logger: s.log, Release: s.o.Release, Timeouts: s.o.Timeouts}
+	leave, full, ok := s.enter()
+	if !ok {
+		c.Close()
+		return
+	}
+	defer leave()
+	if full {
+		o.Refuse = &kdrpc.Refusal{Code: kdrpc.RefusedFull, Text: fmt.Sprintf("the server has %d clients, which is as many as it takes; one has to leave first (its -maxclients says how many)", s.o.MaxClients)}
+		log.Warn("client refused: too many clients", "clients", s.o.MaxClients)
+	} else {
+		log.Info("client connected")
+	}
+	err := kdrpc.Serve(s.ctx, c, s, o)
+	if !full {
+		log.Info("client gone", "reason", err)
+	}
+}
+
+// enter counts a connection. full: it is over the bound, to be told so; not
+// ok: not even that.
+func (s *Server) enter() (leave func(), full, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := &s.clients
+	if s.clients >= s.o.MaxClients {
+		full = true
+		if n = &s.refusing; s.refusing >= maxRefusing {
+			return nil, true, false
+		}
+	}
+	*n++
+	return func() {
+		s.mu.Lock()
+		*n--
+		s.mu.Unlock()
+	}, full, true
 }
 
 // EndAsked is closed when a client asked the server to end (.endpsrv). Whoever

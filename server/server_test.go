@@ -155,6 +155,15 @@ func (b *bench) halt(line string, c *kdrpc.Client) {
 	targettest.Await(context.Background(), b.t, c, target.EventHalted)
 }
 
+func (b *bench) until(what string, cond func() bool) {
+	b.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("not in 20 s: %s\n%s", what, b.log)
+		}
+	}
+}
+
 func TestConformance(t *testing.T) {
 	targettest.Run(t, func(t *testing.T, f *targettest.Fake) target.Target {
 		srv := server.InProcess(server.Options{Opener: func(context.Context, string, target.Config) (target.Target, string, error) { return f, "line", nil }})
@@ -840,5 +849,52 @@ func BenchmarkRoundTrip(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestMaxClients(t *testing.T) {
+	b := newBench(t, func(o *server.Options) { o.MaxClients = 2 })
+	a := b.must("one", "ann@lab", false)
+	b.must("two", "ben@lab", false)
+	var ref *kdrpc.Refusal
+	if _, err := b.client(kdrpc.Open{Link: "three"}); !errors.As(err, &ref) || ref.Code != kdrpc.RefusedFull || !strings.Contains(err.Error(), "2 clients") {
+		t.Errorf("a third client: %v", err)
+	}
+	a.Close(t.Context(), target.LeaveRunning)
+	b.until("there is room", func() bool {
+		c, err := b.client(kdrpc.Open{Link: "three"})
+		if err == nil {
+			c.Close(t.Context(), target.LeaveRunning)
+		}
+		return err == nil
+	})
+}
+
+// A client whose connection was lost comes back although its place was taken
+// meanwhile: it tries again until there is room.
+func TestMaxClientsComingBack(t *testing.T) {
+	b := newBench(t, func(o *server.Options) { o.MaxClients = 1 })
+	c := b.must("one", "ann@lab", false)
+	b.cut(true)
+	var other net.Conn
+	b.until("another has its place", func() bool {
+		if other != nil {
+			other.Close()
+		}
+		var err error
+		if other, err = b.srv.Dial(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+		return strings.Count(b.log.String(), "client connected") == 2
+	})
+	b.mu.Lock()
+	b.down = false
+	b.mu.Unlock()
+	b.until("it is refused", func() bool { return strings.Count(b.log.String(), "client refused") > 0 })
+	other.Close()
+	b.until("it is back", func() bool { return strings.Contains(b.log.String(), "session resumed") })
+	if err := version(c); err != nil && !errors.Is(err, target.ErrRunning) {
+		t.Error(err)
 	}
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	"openkd/connstr"
+	"openkd/server"
 )
 
 // flags is kdsrv's command line.
@@ -15,6 +17,7 @@ type flags struct {
 	password   string              // -passwordfile
 	makeCert   string              // -makecert
 	grace      time.Duration
+	maxClients int
 	logFile    string
 	verbose    bool
 	version    bool
@@ -47,6 +50,8 @@ func options() []option {
 			help: "make a certificate for ssl: and spipe:, print the command lines for both\nmachines, and end"},
 		{names: []string{"grace"}, arg: "time", example: "90s", set: setGrace,
 			help: "how long a session waits for a client whose connection was lost,\nsuch as 90s, before the target is let go (default 60s)"},
+		{names: []string{"maxclients"}, arg: "n", example: "100", set: setMaxClients,
+			help: fmt.Sprintf("how many clients are served at once; more are told so (default %d)", server.DefaultMaxClients)},
 		{names: []string{"logfile"}, arg: "file", example: "kdsrv.log", set: text(func(f *flags) *string { return &f.logFile }),
 			help: "append the log to a file instead of standard error"},
 		{names: []string{"v"}, set: flag(func(f *flags) *bool { return &f.verbose }), help: "log more"},
@@ -74,6 +79,15 @@ func setGrace(f *flags, v string) error {
 		return fmt.Errorf("-grace %q: a time from 0s to 24h is meant, as in -grace 90s", v)
 	}
 	f.grace = d
+	return nil
+}
+
+func setMaxClients(f *flags, v string) error {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > 1_000_000 {
+		return fmt.Errorf("-maxclients %q: a number from 1 to 1000000 is meant, as in -maxclients 100", v)
+	}
+	f.maxClients = n
 	return nil
 }
 

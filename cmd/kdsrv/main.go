@@ -109,7 +109,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		grace = -1 // 0 would be the default
 	}
 	lines := server.Lines{Getenv: getenv}
-	srv := server.New(server.Options{Opener: lines.Open, Canonical: lines.Key, Grace: grace, Release: version.Release, Logger: log})
+	srv := server.New(server.Options{Opener: lines.Open, Canonical: lines.Key, Grace: grace, MaxClients: f.maxClients, Release: version.Release, Logger: log})
 	var wg sync.WaitGroup
 	for _, l := range doors {
 		wg.Go(func() {
