@@ -16,6 +16,7 @@ type flags struct {
 	transports []connstr.Transport // -t, in order
 	password   string              // -passwordfile
 	makeCert   string              // -makecert
+	pipeUsers  []string            // -pipeusers
 	grace      time.Duration
 	maxClients int
 	logFile    string
@@ -46,6 +47,8 @@ func options() []option {
 			help: "where to listen; may be given more than once\ntcp:port=<n>|<low>:<high>[,password=<word>][,ipversion=6]"},
 		{names: []string{"passwordfile"}, arg: "file", example: "password.txt", set: text(func(f *flags) *string { return &f.password }),
 			help: "its first line is the password of every -t without password=;\nwithout it, the variable OPENKD_PASSWORD is"},
+		{names: []string{"pipeusers"}, arg: "names", example: `ann;LAB\ben`, set: setPipeUsers,
+			help: "who may use npipe: and spipe: on Windows besides this account and the\nadministrators: accounts, groups or SIDs, with ; between them"},
 		{names: []string{"makecert"}, arg: "name", example: "lab", set: text(func(f *flags) *string { return &f.makeCert }),
 			help: "make a certificate for ssl: and spipe:, print the command lines for both\nmachines, and end"},
 		{names: []string{"grace"}, arg: "time", example: "90s", set: setGrace,
@@ -79,6 +82,17 @@ func setGrace(f *flags, v string) error {
 		return fmt.Errorf("-grace %q: a time from 0s to 24h is meant, as in -grace 90s", v)
 	}
 	f.grace = d
+	return nil
+}
+
+func setPipeUsers(f *flags, v string) error {
+	for name := range strings.SplitSeq(v, ";") {
+		name = strings.TrimSpace(name)
+		if name == "" {
+			return fmt.Errorf(`-pipeusers %q: a name is missing; write -pipeusers ann or -pipeusers "ann;LAB\ben"`, v)
+		}
+		f.pipeUsers = append(f.pipeUsers, name)
+	}
 	return nil
 }
 

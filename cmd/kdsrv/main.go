@@ -94,7 +94,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}()
 	guesses := transport.NewLimiter(transport.Guesses{})
 	for _, t := range f.transports {
-		l, err := transport.Listen(ctx, t, transport.Options{Logger: log, Limiter: guesses})
+		l, err := transport.Listen(ctx, t, transport.Options{Logger: log, Limiter: guesses, PipeUsers: f.pipeUsers})
 		if err != nil {
 			fmt.Fprintln(stderr, "kdsrv:", err)
 			return exitListen
@@ -152,10 +152,6 @@ func announce(doors []transport.Listener) string {
 	if err != nil || host == "" {
 		host = "<host>"
 	}
-	t := doors[0].Transport()
-	to := fmt.Sprintf("%s:server=%s,port=%d", t.Proto, host, t.Port)
-	if t.Password != "" {
-		to += ",password=<password>"
-	}
+	to := clientLine(doors[0].Transport(), host, runtime.GOOS == "windows")
 	return fmt.Sprintf(`kdsrv: listening on %s (connect with kd -k "kdsrv:server=@{%s},trans=@{com:port=<device>,baud=115200}")`, strings.Join(at, " and "), to)
 }

@@ -75,6 +75,8 @@ func TestCommandLine(t *testing.T) {
 		{"-grace soon -t tcp:port=0", 1, "", "-grace \"soon\""},
 		{"-grace -1s -t tcp:port=0", 1, "", "-grace"},
 		{"-maxclients 0 -t tcp:port=0", 1, "", "-maxclients \"0\""},
+		{"-pipeusers ann; -t npipe:pipe=x", 1, "", "-pipeusers \"ann;\": a name is missing"},
+		{"-t npipe:pipe=%s", 1, "", "pipe=%s"},
 		{"-frobnicate", 1, "", "-frobnicate is not an option"},
 		{"-c notepad.exe", 1, "", "process servers"},
 		{"-v", 1, "", "-t is missing"},
