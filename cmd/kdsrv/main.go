@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"openkd/connstr"
+	"openkd/internal/firewall"
 	"openkd/internal/password"
 	"openkd/internal/version"
 	"openkd/server"
@@ -100,7 +102,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			return exitListen
 		}
 		if t.Firewall {
-			log.Warn("IcfEnable: the firewall is not touched; allow this address by hand if it blocks", "address", l.Addr().String())
+			openFirewall(ctx, l.Transport(), stderr, log)
 		}
 		doors = append(doors, l)
 	}
@@ -140,6 +142,17 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	wg.Wait()
 	return exitOK
+}
+
+// openFirewall is IcfEnable. What it says is for the person who starts the
+// server, wherever the log goes.
+func openFirewall(ctx context.Context, t connstr.Transport, stderr io.Writer, log *slog.Logger) {
+	text, err := firewall.This().Allow(ctx, t)
+	if err != nil {
+		text = err.Error()
+		log.Warn("the firewall was not opened", "door", t.String())
+	}
+	fmt.Fprintln(stderr, "kdsrv:", text)
 }
 
 // announce is the one line on standard output.

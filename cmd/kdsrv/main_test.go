@@ -187,6 +187,19 @@ func TestPasswordFromElsewhere(t *testing.T) {
 	}
 }
 
+// Somewhere else than on Windows IcfEnable changes nothing: it says what to
+// type, to the person and not to the log.
+func TestIcfEnable(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the firewall of this machine would be changed")
+	}
+	to, errs, end := startServer(t, "-t", "tcp:port=0,password=secret,IcfEnable", "-logfile", filepath.Join(t.TempDir(), "log"))
+	end()
+	if s := errs.String(); !strings.HasPrefix(s, "kdsrv: IcfEnable: ") || !strings.Contains(s, strconv.Itoa(to.Port)) {
+		t.Errorf("on standard error:\n%s", s)
+	}
+}
+
 // socketLine is a Unix socket that somebody listens on, as a virtual machine
 // does with its serial port.
 func socketLine(t *testing.T) string {

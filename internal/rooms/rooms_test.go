@@ -51,6 +51,7 @@ var may = map[string][]string{
 	"sim/cpu":                 {},
 	"sim/kernel":              {},
 	"internal/doors":          {},
+	"internal/firewall":       {"connstr"},
 	"internal/hostile":        {},
 	"internal/password":       {},
 	"internal/rooms":          {},
