@@ -39,7 +39,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -87,6 +89,7 @@ type Server struct {
 	Host      string     // what the machine calls itself; unproven when it comes from the network
 	Addr      netip.Addr // where the answer came from; not valid for one of this machine
 	PID       int        // of a server in this machine's registry, otherwise 0
+	NameOnly  bool       // the name that was asked for is what the server claims; only Addr leads to it
 }
 
 // String is the canonical connection string as lists show it, without Server=.
@@ -132,7 +135,12 @@ func Announce(ctx context.Context, entries []Entry, o Options) (*Announcement, e
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	records, err := newRecords(entries, o)
+	return realLAN().announce(ctx, entries, o)
+}
+
+func (l lan) announce(ctx context.Context, entries []Entry, o Options) (*Announcement, error) {
+	process := strings.ToLower(rand.Text()[:12])
+	records, err := newRecords(process, entries, o)
 	if err != nil {
 		return nil, err
 	}
@@ -140,15 +148,68 @@ func Announce(ctx context.Context, entries []Entry, o Options) (*Announcement, e
 	if err != nil {
 		return nil, err
 	}
+	z := zone{host: "openkd-" + process + ".local.", instances: instances(records)}
 	ctx, stop := context.WithCancel(ctx)
 	a := &Announcement{stop: stop}
 	a.tasks.Go(func() {
+		if len(z.instances) > 0 {
+			newResponder(l, z, others(z), o.Logger).run(ctx)
+		}
 		<-ctx.Done()
 		for _, f := range files {
 			discard(f)
 		}
 	})
 	return a, nil
+}
+
+// instances are the records that go to the network.
+func instances(records []record) []instance {
+	var l []instance
+	host := hostname()
+	for _, r := range records {
+		s, err := r.server()
+		if err != nil || !labelShape.MatchString(r.Instance) {
+			continue
+		}
+		i := instance{label: r.Instance, kind: s.Kind, connect: s.String(), release: s.Release, host: host}
+		if s.Transport.Port > 0 {
+			i.port = uint16(s.Transport.Port)
+		}
+		if len(i.connect) <= maxConnect {
+			l = append(l, i)
+		}
+	}
+	return l
+}
+
+// others reads the registry for what other processes announce.
+func others(z zone) func() []instance {
+	return func() []instance {
+		// What cannot be read is not told of.
+		records, _ := registered(context.Background())
+		return slices.DeleteFunc(instances(records), func(i instance) bool {
+			return slices.ContainsFunc(z.instances, func(own instance) bool { return own.label == i.label })
+		})
+	}
+}
+
+// labelShape is that of the names on the network that newRecords gives.
+var labelShape = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
+
+// label is the name of a door on the network: the machine's, for people, and
+// what makes it unique.
+func label(process string, n int) string {
+	host := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		}
+		return '-'
+	}, hostname())
+	return fmt.Sprintf("%.40s-%s-%d", host, process, n)
 }
 
 // Close withdraws what was announced and waits until that is done. It may be
@@ -159,11 +220,10 @@ func (a *Announcement) Close() {
 }
 
 // newRecords is what of the entries may be known.
-func newRecords(entries []Entry, o Options) ([]record, error) {
+func newRecords(process string, entries []Entry, o Options) ([]record, error) {
 	if len(entries) > maxDoors {
 		return nil, fmt.Errorf("%d doors cannot be listed; at most %d can", len(entries), maxDoors)
 	}
-	process := strings.ToLower(rand.Text())
 	var records []record
 	for i, e := range entries {
 		t := e.Transport
@@ -171,11 +231,15 @@ func newRecords(entries []Entry, o Options) ([]record, error) {
 			continue
 		}
 		r := record{Version: recordVersion, Kind: e.Kind, Release: o.Release, Started: time.Now().UTC()}
-		if !o.LocalOnly && reachable(t) {
-			r.Instance = fmt.Sprintf("%s-%d", process, i)
-		}
+		network := !o.LocalOnly && reachable(t)
 		t.Server, t.Firewall = "", false // of the listener, not of the way to it
 		r.Connect = t.String()
+		switch {
+		case network && len(r.Connect) > maxConnect:
+			o.Logger.Warn("a connection string is too long to be announced on the network", "transport", r.Connect, "most", maxConnect)
+		case network:
+			r.Instance = label(process, i)
+		}
 		if _, err := r.server(); err != nil {
 			return nil, fmt.Errorf("%s cannot be listed: %w", r.Connect, err)
 		}
@@ -219,16 +283,17 @@ func printable(s string) bool {
 	return true
 }
 
-// clean makes a text printable that nothing depends on: a name, a release.
+// clean makes a text printable, and at most 64 bytes long, that nothing depends
+// on: a name, a release.
 func clean(s string) string {
 	const most = 64
 	n := 0
 	return strings.Map(func(r rune) rune {
-		if n++; n > most {
-			return -1
-		}
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '?'
+			r = '?'
+		}
+		if n += utf8.RuneLen(r); n > most {
+			return -1
 		}
 		return r
 	}, s)

@@ -178,8 +178,8 @@ func TestForeignFiles(t *testing.T) {
 		`{"version":1,"kind":"kernel","connect":"tcp:port=1,hidden"}`,
 		`{"version":1,"kind":"kernel","connect":"tcp:port=1,clicon=x"}`,
 		`{"version":1,"kind":"kernel","connect":"tcp:port=0"}`,
-		`{"version":1,"kind":"kernel","connect":"npipe:pipe=a\u001b]0;x\u0007"}`,
-		`{"version":1,"kind":"kernel","connect":"npipe:pipe=a\u202eb"}`,
+		`{"version":1,"kind":"kernel","connect":"ssl:proto=tls13,port=1,certuser=a\u001b]0;x\u0007"}`,
+		`{"version":1,"kind":"kernel","connect":"ssl:proto=tls13,port=1,certuser=a\u202eb"}`,
 		`{"version":1,"kind":"kernel","connect":"npipe:pipe=` + strings.Repeat("a", maxText) + `"}`,
 		strings.Repeat(" ", maxRecord) + `{"version":1,"kind":"kernel","connect":"tcp:port=1"}`,
 	} {
@@ -247,7 +247,7 @@ func TestNotAnnounced(t *testing.T) {
 	}{
 		{entry(Kernel, "tcp:port=0"), "not one to connect to"},
 		{entry("printer", "tcp:port=1"), "kind is not known"},
-		{entry(Kernel, "npipe:pipe=a\x1bb"), "does not print"},
+		{entry(Kernel, "ssl:proto=tls13,certuser=a\x1bb,port=1"), "does not print"},
 	} {
 		if a, err := Announce(t.Context(), []Entry{entry(Kernel, "tcp:port=1"), c.entry}, Options{}); err == nil || !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%v: %v %v", c.entry, a, err)

@@ -17,6 +17,13 @@ func lock(f *os.File) (bool, error) { return flock(f, syscall.LOCK_EX) }
 // unowned says that no owner holds the file. While f is open none can.
 func unowned(f *os.File) (bool, error) { return flock(f, syscall.LOCK_SH) }
 
+// lockFolder makes this the only process that removes dead files, until the
+// folder is closed.
+func lockFolder(d *os.File) bool {
+	free, err := flock(d, syscall.LOCK_EX)
+	return free && err == nil
+}
+
 func flock(f *os.File, how int) (bool, error) {
 	c, err := f.SyscallConn()
 	if err != nil {

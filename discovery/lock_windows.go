@@ -17,6 +17,10 @@ func lock(f *os.File) (bool, error) { return lockFile(f, windows.LOCKFILE_EXCLUS
 // unowned says that no owner holds the file. While f is open none can.
 func unowned(f *os.File) (bool, error) { return lockFile(f, 0) }
 
+// lockFolder has nothing to do: a file that somebody has taken again cannot be
+// removed.
+func lockFolder(*os.File) bool { return true }
+
 func lockFile(f *os.File, how uint32) (bool, error) {
 	at := windows.Overlapped{OffsetHigh: lockedHigh}
 	err := windows.LockFileEx(windows.Handle(f.Fd()), how|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &at)

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"openkd/rundir"
@@ -21,7 +22,8 @@ import (
 // The registry is the folder servers in the run directory. A file in it,
 // <process id>-<number>.json, is one record. Its owner holds an exclusive lock
 // on it while it lives. Who lists takes a shared lock for a moment: if that
-// succeeds nobody lives behind the file, and it is removed.
+// succeeds nobody lives behind the file, and it is removed, by one process at a
+// time.
 
 const (
 	folder        = "servers"
@@ -121,9 +123,7 @@ func claim(dir string, n int) (*os.File, int, error) {
 			continue
 		}
 		// Between opening and locking somebody may have swept it away.
-		held, err1 := f.Stat()
-		there, err2 := os.Stat(path)
-		if err1 != nil || err2 != nil || !os.SameFile(held, there) {
+		if !isAt(f, path) {
 			f.Close()
 			continue
 		}
@@ -141,6 +141,13 @@ func claim(dir string, n int) (*os.File, int, error) {
 // read; what the others held is returned with it.
 func Local(ctx context.Context) ([]Server, error) {
 	records, err := registered(ctx)
+	list := servers(records)
+	order(list)
+	return list, err
+}
+
+// servers are those of good records.
+func servers(records []record) []Server {
 	host := hostname()
 	var list []Server
 	for _, r := range records {
@@ -149,8 +156,7 @@ func Local(ctx context.Context) ([]Server, error) {
 			list = append(list, s)
 		}
 	}
-	order(list)
-	return list, err
+	return list
 }
 
 // hostname is what this machine calls itself, as far as it prints.
@@ -181,33 +187,20 @@ func registered(ctx context.Context) ([]record, error) {
 	var records []record
 	var errs []error
 	for _, dir := range rundir.Search() {
-		dir = filepath.Join(dir, folder)
-		err := rundir.Private(dir)
-		var names []string
-		if err == nil {
-			names, err = list(dir)
-		}
-		if err != nil {
-			// None there, or one that is not for this user.
-			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-				errs = append(errs, fmt.Errorf("the list of servers cannot be read: %w", err))
-			}
-			continue
-		}
-		for _, name := range names {
-			if ctx.Err() != nil {
-				return records, ctx.Err()
-			}
-			if r, ok := look(filepath.Join(dir, name)); ok {
-				records = append(records, r)
-			}
+		l, err := readFolder(ctx, filepath.Join(dir, folder))
+		records = append(records, l...)
+		// None there, or one that is not for this user.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			errs = append(errs, fmt.Errorf("the list of servers cannot be read: %w", err))
 		}
 	}
 	return records, errors.Join(errs...)
 }
 
-// list is the names of the records in a folder.
-func list(dir string) ([]string, error) {
+func readFolder(ctx context.Context, dir string) ([]record, error) {
+	if err := rundir.Private(dir); err != nil {
+		return nil, err
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
@@ -217,18 +210,26 @@ func list(dir string) ([]string, error) {
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
-	var names []string
+	sweeps := sync.OnceValue(func() bool { return lockFolder(d) })
+	var records []record
 	for _, e := range entries {
-		if e.Type().IsRegular() && fileName.MatchString(e.Name()) {
-			names = append(names, e.Name())
+		if ctx.Err() != nil {
+			return records, ctx.Err()
+		}
+		if !e.Type().IsRegular() || !fileName.MatchString(e.Name()) {
+			continue
+		}
+		if r, ok := look(filepath.Join(dir, e.Name()), sweeps); ok {
+			records = append(records, r)
 		}
 	}
-	return names, nil
+	return records, nil
 }
 
-// look reads a record if its owner lives, and removes the file if not. A record
-// that is just being written does not count yet.
-func look(path string) (r record, ok bool) {
+// look reads a record if its owner lives, and removes the file if not and this
+// process is the one who sweeps. A record that is just being written does not
+// count yet.
+func look(path string, sweeps func() bool) (r record, ok bool) {
 	f, err := os.Open(path)
 	if err != nil {
 		return r, false
@@ -239,7 +240,12 @@ func look(path string) (r record, ok bool) {
 		return r, false
 	}
 	if dead {
-		discard(f) // fails for another user's; its owner will do it
+		// The file may be another one by now than the one that is open. From here
+		// on it cannot become another: nobody else sweeps, and who wants the name
+		// must lock this one first.
+		if sweeps() && isAt(f, path) {
+			discard(f) // fails for another user's; its owner will do it
+		}
 		return r, false
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxRecord))
@@ -247,4 +253,11 @@ func look(path string) (r record, ok bool) {
 		return r, false
 	}
 	return r, true
+}
+
+// isAt says that the open file is still the one of this name.
+func isAt(f *os.File, path string) bool {
+	held, err1 := f.Stat()
+	there, err2 := os.Stat(path)
+	return err1 == nil && err2 == nil && os.SameFile(held, there)
 }
