@@ -20,6 +20,7 @@ type flags struct {
 	grace      time.Duration
 	maxClients int
 	logFile    string
+	noAnnounce bool
 	verbose    bool
 	version    bool
 	help       bool
@@ -57,6 +58,8 @@ func options() []option {
 			help: fmt.Sprintf("how many clients are served at once; more are told so (default %d)", server.DefaultMaxClients)},
 		{names: []string{"logfile"}, arg: "file", example: "kdsrv.log", set: text(func(f *flags) *string { return &f.logFile }),
 			help: "append the log to a file instead of standard error"},
+		{names: []string{"noannounce"}, set: flag(func(f *flags) *bool { return &f.noAnnounce }),
+			help: "tell the network nothing; kd -QR lists this server on this machine\nonly (a door with hidden, or clicon=, nowhere)"},
 		{names: []string{"v"}, set: flag(func(f *flags) *bool { return &f.verbose }), help: "log more"},
 		{names: []string{"version"}, set: flag(func(f *flags) *bool { return &f.version }), help: "print the version"},
 		{names: []string{"?", "h", "help"}, set: flag(func(f *flags) *bool { return &f.help }), help: "print this"},

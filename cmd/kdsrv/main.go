@@ -120,6 +120,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			}
 		})
 	}
+	unlist := list(ctx, doors, f.noAnnounce, log)
 	fmt.Fprintln(stdout, announce(doors))
 	log.Info("started", "version", version.String(), "pid", os.Getpid())
 
@@ -129,6 +130,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case <-srv.EndAsked():
 		log.Info("ending: told by a client")
 	}
+	unlist()
 	for _, l := range doors {
 		l.Close()
 	}

@@ -19,11 +19,23 @@ import (
 
 	"openkd/connstr"
 	"openkd/kdrpc"
+	"openkd/rundir"
 	"openkd/target"
 	"openkd/transport"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain keeps the servers of these tests out of the list of this machine.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "kdsrv")
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv(rundir.Env, filepath.Join(dir, "run"))
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
 
 type output struct {
 	mu    sync.Mutex
