@@ -19,8 +19,8 @@
 // A file is PEM (name.pem, name.crt, name.cer: the certificate, its chain and
 // the key in one, or the key in name.key), DER (name.cer, name.crt) or PKCS #12
 // (name.pfx, name.p12; its password is $OPENKD_PFX_PASSWORD or empty).
-// On Windows the system store is asked first. There is no machine directory by
-// default there, because every user may create things in %ProgramData%.
+// On Windows the system's own stores count besides. There is no machine directory
+// by default there, because every user may create things in %ProgramData%.
 package certs
 
 import (
@@ -53,13 +53,6 @@ type Name struct {
 	// (SHA-256) hex digits in either case, with or without blanks and colons.
 	// Case does not matter in any of them.
 	Text string
-}
-
-func (n Name) param() string {
-	if n.Machine {
-		return "machuser"
-	}
-	return "certuser"
 }
 
 // Store is where certificates are looked for. The zero value finds nothing.
@@ -141,13 +134,39 @@ func UserDir() (string, error) {
 // authentication, valid now, with its private key. Leaf is set. Errors say
 // what is wrong with which certificate and what to do.
 func (s Store) Server(n Name, now time.Time) (tls.Certificate, error) {
-	return s.identity(n.param(), n, serverUse, now)
+	q := s.query(n)
+	other := s.query(Name{Machine: !n.Machine, Text: n.Text})
+	q.other = &other
+	return q.identity(serverUse, now)
 }
 
 // Client finds the certificate that a client shows (clientcert=): as Server,
-// but good for client authentication.
+// but good for client authentication, and in both stores unless Machine is set.
 func (s Store) Client(n Name, now time.Time) (tls.Certificate, error) {
-	return s.identity("clientcert", n, clientUse, now)
+	q := s.query(n)
+	q.param = "clientcert"
+	if !n.Machine {
+		q.places = slices.Concat(s.user, s.machine)
+	}
+	return q.identity(clientUse, now)
+}
+
+// query is a name and where to look for it.
+type query struct {
+	param, text string
+	places      []place
+	other       *query // where it could be meant to be
+}
+
+func (s Store) query(n Name) query {
+	if n.Machine {
+		return query{param: "machuser", text: n.Text, places: s.machine}
+	}
+	return query{param: "certuser", text: n.Text, places: s.user}
+}
+
+func (q query) errorf(format string, args ...any) error {
+	return fmt.Errorf("%s=%s: %w", q.param, shown(q.text), fmt.Errorf(format, args...))
 }
 
 // search is what find saw on its way.
@@ -157,34 +176,43 @@ type search struct {
 	problems []problem
 	places   []string
 	missing  []string // places that do not exist
-	broken   []error  // places that cannot be read
+	broken   []string // why places cannot be read
 }
 
-// find looks into one place after the other until one has a match.
-func find(places []place, n Name) search {
+// find looks into all places. Who is called by a name goes before who only has
+// it among the DNS names: every certificate that Make makes is for localhost.
+func (q query) find() search {
 	var r search
-	want, isThumb := parseThumbprint(n.Text)
-	for _, p := range places {
+	for _, p := range q.places {
 		c, err := p.read()
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			r.missing = append(r.missing, p.String())
 			continue
 		case err != nil:
-			r.broken = append(r.broken, err)
+			r.broken = append(r.broken, err.Error())
 			continue
 		}
 		r.places = append(r.places, p.String())
 		r.problems = append(r.problems, c.problems...)
-		for _, e := range c.entries {
-			if isThumb && want.is(e.leaf) || !isThumb && e.named(n.Text) {
+		r.all = append(r.all, c.entries...)
+	}
+	pick := func(is func(entry) bool) {
+		for _, e := range r.all {
+			if is(e) {
 				r.matches = append(r.matches, e)
 			}
 		}
-		r.all = append(r.all, c.entries...)
-		if len(r.matches) > 0 {
-			break
-		}
+	}
+	if want, ok := parseThumbprint(q.text); ok {
+		pick(func(e entry) bool { return want.is(e.leaf) })
+		return r
+	}
+	pick(func(e entry) bool {
+		return strings.EqualFold(e.base, q.text) || strings.EqualFold(e.leaf.Subject.CommonName, q.text)
+	})
+	if len(r.matches) == 0 {
+		pick(func(e entry) bool { return e.leaf.VerifyHostname(q.text) == nil })
 	}
 	return r
 }
@@ -199,25 +227,15 @@ func (r search) ownProblem(name string) error {
 	return nil
 }
 
-func (e entry) named(name string) bool {
-	return strings.EqualFold(e.base, name) || strings.EqualFold(e.leaf.Subject.CommonName, name) || e.leaf.VerifyHostname(name) == nil
-}
-
-func (s Store) places(n Name) []place {
-	if n.Machine {
-		return s.machine
-	}
-	return s.user
-}
-
-func (s Store) identity(param string, n Name, use usage, now time.Time) (tls.Certificate, error) {
+// identity is the one certificate of the query that can be used.
+func (q query) identity(use usage, now time.Time) (tls.Certificate, error) {
 	fail := func(format string, args ...any) (tls.Certificate, error) {
-		return tls.Certificate{}, fmt.Errorf("%s=%s: %w", param, shown(n.Text), fmt.Errorf(format, args...))
+		return tls.Certificate{}, q.errorf(format, args...)
 	}
-	if err := checkText(n.Text); err != nil {
+	if err := checkText(q.text); err != nil {
 		return fail("%w", err)
 	}
-	r := find(s.places(n), n)
+	r := q.find()
 	// The same certificate may lie there twice, as .pem and as .pfx: one that
 	// can be used is enough.
 	type candidate struct {
@@ -273,23 +291,24 @@ func (s Store) identity(param string, n Name, use usage, now time.Time) (tls.Cer
 	case len(list) > 0:
 		return fail("none of the %d certificates that match can be used: %s", len(list), some(list))
 	}
-	return fail("%w", s.notFound(n, r))
+	return fail("%w", q.notFound(r))
 }
 
 // notFound says where was looked, what is there, and what to do.
-func (s Store) notFound(n Name, r search) error {
-	if err := r.ownProblem(n.Text); err != nil {
+func (q query) notFound(r search) error {
+	if err := r.ownProblem(q.text); err != nil {
 		return err
 	}
-	if err := errors.Join(r.broken...); err != nil {
-		return err
+	if len(r.broken) > 0 {
+		return errors.New(some(r.broken))
 	}
-	other := Name{Machine: !n.Machine, Text: n.Text}
-	if o := find(s.places(other), other); len(o.matches) > 0 {
-		return fmt.Errorf("not in %s, but in %s: give %s= instead", some(slices.Concat(r.places, r.missing)), some(o.places), other.param())
+	if q.other != nil {
+		if o := q.other.find(); len(o.matches) > 0 {
+			return fmt.Errorf("not in %s, but in %s: give %s= instead", some(slices.Concat(r.places, r.missing)), some(o.places), q.other.param)
+		}
 	}
 	what := "no certificate of this name"
-	if _, ok := parseThumbprint(n.Text); ok {
+	if _, ok := parseThumbprint(q.text); ok {
 		what = "no certificate with this thumbprint"
 	}
 	remedy := "put one there (name.pem with certificate and key, name.crt and name.key, or name.pfx), or make one: kdsrv -makecert <name>"
@@ -297,7 +316,7 @@ func (s Store) notFound(n Name, r search) error {
 		if len(r.missing) == 0 {
 			return errors.New("there is no store of certificates to look in")
 		}
-		return fmt.Errorf("%s: %s does not exist; %s", what, some(r.missing), remedy)
+		return fmt.Errorf("%s: there is no directory %s; %s", what, some(r.missing), remedy)
 	}
 	var there, unread []string
 	for _, e := range r.all {
@@ -337,15 +356,19 @@ func keyRemedy(e entry) error {
 }
 
 // usage is what a certificate is used for.
-type usage struct {
-	key  x509.ExtKeyUsage
-	what string
-}
+type usage x509.ExtKeyUsage
 
-var (
-	serverUse = usage{x509.ExtKeyUsageServerAuth, "server authentication"}
-	clientUse = usage{x509.ExtKeyUsageClientAuth, "client authentication"}
+const (
+	serverUse = usage(x509.ExtKeyUsageServerAuth)
+	clientUse = usage(x509.ExtKeyUsageClientAuth)
 )
+
+func (u usage) String() string {
+	if u == clientUse {
+		return "client authentication"
+	}
+	return "server authentication"
+}
 
 // unsuited says why a certificate cannot be used here and now; a sentence
 // without its subject.
@@ -360,8 +383,8 @@ func suits(c *x509.Certificate, use usage, now time.Time) error {
 	case now.Before(c.NotBefore):
 		return &unsuited{fmt.Sprintf("is not valid before %s (it is %s now): wait, or set the clock right", minute(c.NotBefore), minute(now))}
 	case len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0 &&
-		!slices.Contains(c.ExtKeyUsage, use.key) && !slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny):
-		return &unsuited{fmt.Sprintf("is not made for %s: it needs that extended key usage", use.what)}
+		!slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsage(use)) && !slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny):
+		return &unsuited{fmt.Sprintf("is not made for %v: it needs that extended key usage, or none at all", use)}
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ const (
 	maxFiles = 1000      // in a directory
 	maxFile  = 1 << 20   // bytes of a file with certificates only
 	maxKey   = 64 << 10  // bytes of a private key and of a PKCS #12 file
-	maxRound = 2_000_000 // rounds of a password's derivation; OpenSSL and Windows take about 2000
+	maxRound = 1_000_000 // rounds of a password's derivation; OpenSSL and Windows take about 2000
 )
 
 // folder is a directory with certificates in files.
@@ -269,13 +269,15 @@ func readPFX(path string) (entry, error) {
 	}
 	password := os.Getenv(EnvPFXPassword)
 	certs, key, err := parsePFX(data, password, maxRound)
-	switch {
-	case errors.Is(err, pkcs12.ErrIncorrectPassword) && password == "":
+	switch wrong := errors.Is(err, pkcs12.ErrIncorrectPassword) || errors.Is(err, pkcs12.ErrDecryption); {
+	case wrong && password == "":
 		return entry{}, fmt.Errorf("%s has a password: give it in the variable %s", path, EnvPFXPassword)
-	case errors.Is(err, pkcs12.ErrIncorrectPassword):
+	case wrong:
 		return entry{}, fmt.Errorf("%s: the password in the variable %s is wrong", path, EnvPFXPassword)
+	case err != nil && strings.Contains(err.Error(), "asn1:"): // the library wraps by text
+		return entry{}, fmt.Errorf("%s is damaged, or no PKCS #12 file in DER; if OpenSSL can read it, convert it: openssl pkcs12 -nodes -in FILE.pfx -out FILE.pem", path)
 	case err != nil:
-		return entry{}, fmt.Errorf("%s cannot be used: %w", path, err)
+		return entry{}, fmt.Errorf("%s cannot be used: %w; if OpenSSL can read it, convert it: openssl pkcs12 -nodes -in FILE.pfx -out FILE.pem", path, err)
 	}
 	return entry{leaf: certs[0], load: func() (tls.Certificate, error) {
 		if err := private(path, fi); err != nil {
@@ -314,7 +316,7 @@ func parsePFX(data []byte, password string, rounds int64) ([]*x509.Certificate, 
 // an INTEGER stands behind the OCTET STRING of the salt, and nowhere else in
 // what is not encrypted.
 func cheap(der []byte, rounds int64, depth int) error {
-	if depth > 20 {
+	if depth > 50 { // with its certificates not encrypted a file has some 25
 		return errors.New("it is nested too deeply")
 	}
 	salt := false
@@ -322,7 +324,7 @@ func cheap(der []byte, rounds int64, depth int) error {
 		var v asn1.RawValue
 		rest, err := asn1.Unmarshal(der, &v)
 		if err != nil {
-			return nil // for the library to say, or an octet string that is no DER
+			return nil // for the library to say
 		}
 		der = rest
 		octets := v.Class == asn1.ClassUniversal && v.Tag == asn1.TagOctetString
@@ -332,12 +334,20 @@ func cheap(der []byte, rounds int64, depth int) error {
 				return fmt.Errorf("its password derivation asks for more than %d rounds", rounds)
 			}
 		}
-		salt = octets
-		if v.IsCompound || octets {
+		salt = v.Tag == asn1.TagOctetString // of any class: the library looks at the tag alone
+		if v.IsCompound || octets && isSequence(v.Bytes) {
 			if err := cheap(v.Bytes, rounds, depth+1); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// isSequence says whether an octet string holds a structure and nothing else,
+// which is how the library wants it, and how ciphertext does not look.
+func isSequence(der []byte) bool {
+	var v asn1.RawValue
+	rest, err := asn1.Unmarshal(der, &v)
+	return err == nil && len(rest) == 0 && v.Class == asn1.ClassUniversal && v.Tag == asn1.TagSequence
 }

@@ -91,6 +91,9 @@ func Make(dir, name, host string, also []string, now time.Time, valid time.Durat
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return m, fmt.Errorf("the directory of certificates cannot be made: %w", err)
 	}
+	if err := free(dir, name); err != nil {
+		return m, err
+	}
 	if err := create(m.Key, 0o600, "PRIVATE KEY", pkcs8); err != nil {
 		return m, err
 	}
@@ -98,6 +101,25 @@ func Make(dir, name, host string, also []string, now time.Time, valid time.Durat
 		return m, errors.Join(err, os.Remove(m.Key))
 	}
 	return m, nil
+}
+
+// free says whether the name is not in use in the directory: two files that
+// differ in the ending only would make the name ambiguous.
+func free(dir, name string) error {
+	names, err := folder{path: dir}.list()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if strings.EqualFold(strings.TrimSuffix(n, filepath.Ext(n)), name) {
+			return taken(filepath.Join(dir, n))
+		}
+	}
+	return nil
+}
+
+func taken(path string) error {
+	return fmt.Errorf("%s exists already and is not replaced: use the certificate that is there, take another name, or remove it first", path)
 }
 
 // makeable says whether a name can be a file's and a value's.
@@ -109,7 +131,7 @@ func makeable(name string) error {
 	if !ok || !filepath.IsLocal(name+".crt") { // NUL.crt and the like on Windows
 		return fmt.Errorf("a certificate cannot be named %s: take up to 64 letters, digits, '-', '_' and '.', a letter or digit first", shown(name))
 	}
-	if digits, isHex := hexDigits(name); isHex && len(digits) >= 32 {
+	if thumbLike(name) {
 		return fmt.Errorf("a certificate cannot be named %s: it would be taken as a thumbprint", shown(name))
 	}
 	return nil
@@ -136,7 +158,7 @@ func hostname(n string) bool {
 func create(path string, mode fs.FileMode, kind string, der []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s exists already and is not replaced: use the certificate that is there, take another name, or remove it first", path)
+		return taken(path)
 	}
 	if err != nil {
 		return err
@@ -149,10 +171,14 @@ func create(path string, mode fs.FileMode, kind string, der []byte) error {
 }
 
 // Commands is what to type on both machines to use the certificate: on the
-// server as it was made, on the client pinned. password is shown as it is given;
-// trans is the kernel link, "com:port=com1,baud=115200".
+// server as it was made, on the client pinned, with the quotes that cmd,
+// PowerShell and POSIX shells agree on. password is shown as it is given, ""
+// leaves it out; trans is the kernel link, "com:port=com1,baud=115200".
 func (m Made) Commands(port int, password, trans string) (server, client string) {
-	server = fmt.Sprintf(`kdsrv -t "ssl:proto=tls13,certuser=%s,port=%d,password=%s"`, m.Name, port, password)
-	client = fmt.Sprintf(`kd -k "kdsrv:server=@{ssl:proto=tls13,certuser=%s,server=%s,port=%d,password=%s},trans=@{%s}"`, m.Thumbprint, m.Host, port, password, trans)
+	if password != "" {
+		password = ",password=" + password
+	}
+	server = fmt.Sprintf(`kdsrv -t "ssl:proto=tls13,certuser=%s,port=%d%s"`, m.Name, port, password)
+	client = fmt.Sprintf(`kd -k "kdsrv:server=@{ssl:proto=tls13,certuser=%s,server=%s,port=%d%s},trans=@{%s}"`, m.Thumbprint, m.Host, port, password, trans)
 	return server, client
 }

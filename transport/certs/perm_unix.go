@@ -5,7 +5,6 @@ package certs
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"runtime"
 	"syscall"
 )
@@ -32,7 +31,7 @@ func notForAll(path string, fi fs.FileInfo) error {
 // read one that belongs to root, as it is usual for the keys of services.
 func private(path string, fi fs.FileInfo) error {
 	others := fs.FileMode(0o077)
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Uid == 0 && os.Geteuid() != 0 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Uid == 0 {
 		others = 0o037
 	}
 	if fi.Mode().Perm()&others != 0 {

@@ -22,8 +22,8 @@ import (
 type thumb []byte
 
 // parseThumbprint reads a thumbprint. Anything but 40 or 64 hex digits is none.
-// A blank, a colon, a hyphen and an invisible character (the dialogue of Windows
-// puts a left-to-right mark in front of what is copied) do not count.
+// A blank, a colon and an invisible character (the dialogue of Windows puts a
+// left-to-right mark in front of what is copied) do not count.
 func parseThumbprint(text string) (thumb, bool) {
 	digits, ok := hexDigits(text)
 	if !ok || len(digits) != 2*sha1.Size && len(digits) != 2*sha256.Size {
@@ -40,7 +40,7 @@ func hexDigits(text string) (string, bool) {
 		switch {
 		case '0' <= r && r <= '9', 'a' <= r && r <= 'f', 'A' <= r && r <= 'F':
 			b.WriteRune(r)
-		case r == ':', r == '-', unicode.IsSpace(r), unicode.Is(unicode.Cf, r):
+		case r == ':', unicode.IsSpace(r), unicode.Is(unicode.Cf, r):
 		default:
 			return "", false
 		}
@@ -54,11 +54,18 @@ func checkText(text string) error {
 	if strings.TrimSpace(text) == "" {
 		return errors.New("a certificate's name or its thumbprint is needed")
 	}
-	digits, ok := hexDigits(text)
-	if _, thumb := parseThumbprint(text); ok && !thumb && len(digits) >= 32 {
+	if _, ok := parseThumbprint(text); !ok && thumbLike(text) {
+		digits, _ := hexDigits(text)
 		return fmt.Errorf("a thumbprint with %d hex digits: a SHA-1 has 40, a SHA-256 has 64", len(digits))
 	}
 	return nil
+}
+
+// thumbLike says whether a text is a thumbprint, or one with digits too few or
+// too many. A GUID in 32 digits is none: certificates are named that way.
+func thumbLike(text string) bool {
+	digits, ok := hexDigits(text)
+	return ok && len(digits) > 2*sha1.Size-4 && len(digits) < 2*sha256.Size+4
 }
 
 func (t thumb) is(c *x509.Certificate) bool {

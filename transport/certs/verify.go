@@ -5,6 +5,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -27,9 +30,9 @@ import (
 // In all cases it must be valid now and good for server authentication.
 // A file of the very name that cannot be used is an error at once.
 func (s Store) Verifier(n Name, host string) (func(tls.ConnectionState) error, error) {
-	param := n.param()
+	q := s.query(n)
 	if err := checkText(n.Text); err != nil {
-		return nil, fmt.Errorf("%s=%s: %w", param, shown(n.Text), err)
+		return nil, q.errorf("%w", err)
 	}
 	if pin, ok := parseThumbprint(n.Text); ok {
 		return func(cs tls.ConnectionState) error {
@@ -39,40 +42,40 @@ func (s Store) Verifier(n Name, host string) (func(tls.ConnectionState) error, e
 			}
 			if !pin.is(leaf) {
 				return fmt.Errorf("the server showed another certificate than %s=%s: %s; its certificate was replaced, or somebody is between here and there: compare the SHA-256 with the one at the server before you write %s=%s",
-					param, shown(n.Text), describe(leaf), param, Thumbprint(leaf))
+					q.param, shown(n.Text), describe(leaf), q.param, Thumbprint(leaf))
 			}
 			return suitsPeer(leaf, "server", serverUse)
 		}, nil
 	}
-	r := find(s.places(n), n)
-	if len(r.matches) == 0 {
-		if err := errors.Join(append(r.broken, r.ownProblem(n.Text))...); err != nil {
-			return nil, fmt.Errorf("%s=%s: %w", param, shown(n.Text), err)
-		}
+	r := q.find()
+	if err := r.ownProblem(n.Text); err != nil && len(r.matches) == 0 {
+		return nil, q.errorf("%w", err)
 	}
 	return func(cs tls.ConnectionState) error {
 		leaf, err := peer(cs, "server")
 		if err != nil {
 			return err
 		}
-		local := "no certificate of this name is on this machine"
+		local := "no certificate of this name is in " + some(slices.Concat(r.places, r.missing, r.broken))
 		for _, e := range r.matches {
 			if e.leaf.Equal(leaf) {
 				return suitsPeer(leaf, "server", serverUse)
 			}
 			local = fmt.Sprintf("%s is another one (%s)", e.where, thumbprint(e.leaf))
 		}
-		err = chain(cs.PeerCertificates, s.roots, x509.ExtKeyUsageServerAuth)
+		err = chain(cs.PeerCertificates, s.roots, serverUse)
 		switch {
 		case err != nil:
 			err = fmt.Errorf("the system's roots do not vouch for it (%w)", err)
 		case bears(leaf, n.Text, host):
 			return nil
+		case host == "":
+			err = errors.New("the system's roots vouch for it, but not for this name")
 		default:
-			err = fmt.Errorf("the system's roots vouch for it, but it is neither for this name nor for the host %s", shown(host))
+			err = fmt.Errorf("the system's roots vouch for it, but neither for this name nor for the host %s", shown(host))
 		}
 		return fmt.Errorf("the server's certificate is not accepted for %s=%s: it is no thumbprint; %s; %w; the server showed %s; if that SHA-256 is the one at the server, write %s=%s",
-			param, shown(n.Text), local, err, describe(leaf), param, Thumbprint(leaf))
+			q.param, shown(n.Text), local, err, describe(leaf), q.param, Thumbprint(leaf))
 	}, nil
 }
 
@@ -89,10 +92,12 @@ func bears(leaf *x509.Certificate, name, host string) bool {
 
 // ClientVerifier says whether a client's certificate is one that the server
 // accepts (clientca=). accepted is one or more of these, with semicolons between
-// them: a thumbprint, or a PEM file with certificates. A certificate is accepted
-// when its thumbprint is listed, when it is itself in a file, or when an
-// authority in a file vouches for it; always only if it is valid now and good
-// for client authentication.
+// them: a thumbprint, or a file with certificates (PEM, or one in DER). A file
+// name without a directory is looked for in the directories of certificates, the
+// user's first, before it is taken as a path. A certificate is accepted when its
+// thumbprint is listed, when it is itself in a file, or when an authority in a
+// file vouches for it; always only if it is valid now and good for client
+// authentication.
 //
 // What it returns is for tls.Config.VerifyConnection, together with ClientAuth
 // set to tls.RequireAnyClientCert.
@@ -111,6 +116,7 @@ func (s Store) ClientVerifier(accepted string) (func(tls.ConnectionState) error,
 			pins = append(pins, pin)
 			continue
 		}
+		part = s.file(part)
 		data, _, err := slurp(part, maxFile)
 		if err != nil {
 			return nil, fail("not a thumbprint, and not a file that can be read: %w", err)
@@ -142,7 +148,7 @@ func (s Store) ClientVerifier(accepted string) (func(tls.ConnectionState) error,
 		}
 		why := "its thumbprint is not in clientca="
 		if files > 0 {
-			err := chain(cs.PeerCertificates, roots, x509.ExtKeyUsageClientAuth)
+			err := chain(cs.PeerCertificates, roots, clientUse)
 			if err == nil {
 				return nil
 			}
@@ -150,6 +156,22 @@ func (s Store) ClientVerifier(accepted string) (func(tls.ConnectionState) error,
 		}
 		return fmt.Errorf("the client's certificate is not accepted: %s; the client showed %s; to let it in, add its SHA-256 to clientca=", why, describe(leaf))
 	}, nil
+}
+
+// file is the path of a file that is named in clientca=.
+func (s Store) file(name string) string {
+	if filepath.Base(name) != name {
+		return name
+	}
+	for _, p := range slices.Concat(s.user, s.machine) {
+		if f, ok := p.(folder); ok && f.err == nil {
+			path := filepath.Join(f.path, name)
+			if _, err := os.Stat(path); err == nil {
+				return path
+			}
+		}
+	}
+	return name
 }
 
 func peer(cs tls.ConnectionState, who string) (*x509.Certificate, error) {
@@ -166,11 +188,11 @@ func suitsPeer(leaf *x509.Certificate, who string, use usage) error {
 	return nil
 }
 
-func chain(certs []*x509.Certificate, roots *x509.CertPool, use x509.ExtKeyUsage) error {
+func chain(certs []*x509.Certificate, roots *x509.CertPool, use usage) error {
 	between := x509.NewCertPool()
 	for _, c := range certs[1:] {
 		between.AddCert(c)
 	}
-	_, err := certs[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{use}})
+	_, err := certs[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsage(use)}})
 	return err
 }
