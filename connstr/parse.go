@@ -251,7 +251,8 @@ func (l *list) host(key string, dst *string) error {
 }
 
 // sockets reads port=n or, for a listener, port=lo:hi. A listener may say 0:
-// the system chooses (a form of our own).
+// the system chooses (a form of our own). Lists of servers show port=lo:hi with
+// the port that was taken in front, so a client that pastes it means the first.
 func (l *list) sockets(t *Transport, server bool) error {
 	p, ok := l.take("port")
 	if !ok {
@@ -274,14 +275,16 @@ func (l *list) sockets(t *Transport, server bool) error {
 	if !ranged {
 		return nil
 	}
-	if !listens {
+	if !listens && server {
 		return l.errf(p.text, "only the side that listens may give a range; name the port that it printed")
 	}
 	b, err := strconv.Atoi(hi)
 	if err != nil || b < a || b > 65535 || a == 0 {
 		return l.errf(p.text, "a range is port=<low>:<high>, both from 1 to 65535 and in that order")
 	}
-	t.PortHigh = b
+	if listens {
+		t.PortHigh = b
+	}
 	return nil
 }
 

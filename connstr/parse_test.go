@@ -22,6 +22,7 @@ func TestTransport(t *testing.T) {
 		{"tcp:port=0", true, "tcp:Port=0", "", ""},
 		{"tcp:port=9000,clicon=10.0.0.20,password=Secret", true, "tcp:Port=9000,Password=*,CliCon=10.0.0.20", "", ""},
 		{"tcp:clicon=h,port=9000:9010", false, "tcp:Port=9000:9010,CliCon=h", "", ""},
+		{"tcp:Port=53:60,Password=*,Server=h", false, "tcp:Port=53,Password=*,Server=h", "", ""}, // from a list
 		{"tcp:server=[::1],port=1,ipversion=6", false, "tcp:Port=1,IpVersion=6,Server=::1", "", ""},
 		{"npipe:pipe=KernelPipe,IcfEnable", true, "npipe:Pipe=KernelPipe,IcfEnable", "", ""},
 		{"com:port=com2,baud=9600,channel=254", true, "com:Port=com2,Baud=9600,Channel=254", "", ""},
@@ -35,7 +36,7 @@ func TestTransport(t *testing.T) {
 		{"tcp:port=70000", true, "", "port=70000", "65535"},
 		{"tcp:port=0,server=h", false, "", "port=0", "from 1"},
 		{"tcp:port=60:51", true, "", "port=60:51", "range"},
-		{"tcp:port=1:2,server=h", false, "", "port=1:2", "listens"},
+		{"tcp:port=2:1,server=h", false, "", "port=2:1", "range"},
 		{"tcp:port=1:2,clicon=h", true, "", "port=1:2", "listens"},
 		{"tcp:port=1,port=2", true, "", "port=2", "twice"},
 		{"tcp:port=1,,hidden", true, "", "", "empty parameter"},
