@@ -3,6 +3,7 @@ package transport_test
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"path/filepath"
 	"strings"
@@ -71,6 +72,29 @@ func TestSSLConformance(t *testing.T) {
 		}
 		return s, c
 	})
+}
+
+// spipe is to npipe what ssl is to tcp.
+func TestSpipe(t *testing.T) {
+	server, _ := certificates(t)
+	pipeDir(t)
+	at := ssl("secret")
+	at.Proto, at.Pipe = "spipe", "spipe-%x"
+	s, c, err := sslPair(t, at, func(c *connstr.Transport) { c.Server, c.CertUser = "localhost", server.Thumbprint })
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Write([]byte("hello"))
+	buf := make([]byte, 5)
+	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "hello" {
+		t.Errorf("%q, %v", buf, err)
+	}
+	c.Close()
+	s.Close() // on Windows a name is taken as long as one of its streams lives
+	_, _, err = sslPair(t, at, func(c *connstr.Transport) { c.Server, c.CertUser = "localhost", strings.Repeat("ab", 20) })
+	if err == nil || !strings.Contains(err.Error(), server.Thumbprint) {
+		t.Errorf("another certificate is pinned: %v", err)
+	}
 }
 
 func TestCertificates(t *testing.T) {

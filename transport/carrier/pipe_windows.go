@@ -212,6 +212,8 @@ func (l *pipeListener) wait() error {
 	return errors.Join(err, done)
 }
 
+// Close ends the listening. The system keeps the name as long as one of the
+// streams lives.
 func (l *pipeListener) Close() error {
 	l.once.Do(func() {
 		windows.SetEvent(l.stop)
@@ -322,7 +324,7 @@ func openPipe(ctx context.Context, t connstr.Transport, host string) (net.Conn, 
 		what = "no answer in time, or every instance of the pipe was taken all the while"
 	}
 	if what != "" {
-		return nil, fmt.Errorf("connecting to %s: %s: %w", Name(t), what, err)
+		return nil, fmt.Errorf("connecting to %s: %s (%w)", Name(t), what, err)
 	}
 	return nil, fmt.Errorf("connecting to %s: %w", Name(t), err)
 }
