@@ -373,7 +373,7 @@ func explain(err error) string {
 		return "The target is running. Break in first (CTRL+C), or wait for the next stop."
 	case errors.Is(err, target.ErrNotReady):
 		return "No target has been met yet. Start it, or see .status for how far the way to it has come."
-	case errors.Is(err, target.ErrLost):
+	case errors.Is(err, target.ErrLost) && strings.Contains(err.Error(), target.ErrLost.Error()): // else it is the way to the server
 		return "The link to the target is lost; it is looked for again. CTRL+R resynchronises it."
 	}
 	return err.Error()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -32,6 +33,7 @@ func clientHandshake(ctx context.Context, raw net.Conn, t connstr.Transport, add
 	if err := c.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		var record tls.RecordHeaderError
+		var op *net.OpError
 		switch {
 		case errors.As(err, &record):
 			err = errors.New("the other side does not speak TLS: is a kdsrv of this program listening there?")
@@ -41,6 +43,8 @@ func clientHandshake(ctx context.Context, raw net.Conn, t connstr.Transport, add
 			err = fmt.Errorf("the other side refused the TLS handshake (%s): is a kdsrv of this program listening there, and does it speak the same proto=?", remoteAlert(err))
 		case ctx.Err() != nil:
 			err = fmt.Errorf("no answer to the TLS handshake within %v: is a kdsrv listening there?", o.Handshake)
+		case errors.Is(err, io.EOF) || errors.As(err, &op) && (op.Op == "read" || op.Op == "write"):
+			err = fmt.Errorf("the other side ended the connection before it said anything (%w): is a kdsrv listening there, or a repeater that does not reach its server?", err)
 		}
 		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
 	}

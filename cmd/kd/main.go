@@ -107,7 +107,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	context.AfterFunc(end, stop)
 
 	cfg := target.Config{Break: f.breakIn, BreakOnFirstLoad: f.firstLoad}
-	client, err := connect(end, k, cfg, f.takeOver, &back, tr)
+	client, err := connect(end, k, cfg, f.takeOver, text, &back, tr)
 	if err != nil {
 		fmt.Fprintln(stderr, "kd:", err)
 		return exitNoConnect
@@ -186,8 +186,9 @@ func (b *backstage) close() {
 }
 
 // connect opens the session: through a connection server, or through one in
-// this process for a line of this machine.
-func connect(ctx context.Context, k connstr.Kernel, cfg target.Config, takeOver bool, back *backstage, tr *tracer) (*kdrpc.Client, error) {
+// this process for a line of this machine. say is for what a person should know
+// while it waits.
+func connect(ctx context.Context, k connstr.Kernel, cfg target.Config, takeOver bool, say io.Writer, back *backstage, tr *tracer) (*kdrpc.Client, error) {
 	open := kdrpc.Open{Link: k.Link.String(), TakeOver: takeOver, Config: cfg}
 	// Ctrl+C before the prompt ends the attempt.
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
@@ -198,9 +199,8 @@ func connect(ctx context.Context, k connstr.Kernel, cfg target.Config, takeOver 
 		back.add(func() { shutdown(srv) })
 		return kdrpc.Connect(ctx, srv.Dial, open, kdrpc.WithLocal(), kdrpc.WithRelease(version.Release))
 	}
-	t := *k.Server
-	dial := func(ctx context.Context) (net.Conn, error) { return transport.Dial(ctx, t, transport.Options{}) }
-	return kdrpc.Connect(ctx, dial, open, kdrpc.WithServer(t.String()), kdrpc.WithRelease(version.Release))
+	d := &door{t: *k.Server, out: say}
+	return kdrpc.Connect(ctx, d.dial, open, kdrpc.WithServer(k.Server.String()), kdrpc.WithRelease(version.Release))
 }
 
 // endSignals are those that ask this process to end. Ctrl+C is not among them.

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	mrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -40,6 +41,12 @@ import (
 //	                   is switched on when its first debugger connects. The
 //	                   link is added, unless args have a -k or begin with -nolink
 //	#only system       elsewhere this session is left out
+//	#remote            the session is about the way to the server, which it starts
+//	                   itself, so it is played once; -k is given
+//	#ports name ...    choose free TCP ports, {name} from then on
+//	#run name program args...   start kdsrv or kdprx and wait until it is ready
+//	#kill name         kill what was started under that name
+//	#over              end the input and wait until the debugger has ended
 //	#machine k=v ...   before the first #kd: processors, seed, modules, quirks,
 //	                   break=boot
 //	#order what args   ask the machine for something that it does when it runs
@@ -73,6 +80,9 @@ var (
 	now        = regexp.MustCompile(`(debugger time:) .*`)
 	build      = regexp.MustCompile(`(OpenKD kernel debugger) \S+ \S+/\S+`)
 	via        = regexp.MustCompile(`(Remote KD: KdSrv:Server=@\{)[^}]*\}`)
+	lost       = regexp.MustCompile(`((?:connection to \S+ is lost|said anything) \()[^\n]*(\)[:.] )`) // an end or a reset
+	peerPort   = regexp.MustCompile(`(refused by [0-9.]+:)\d+`)
+	here       = regexp.MustCompile(`(CliCon=)[^",}]*(". Ctrl)`) // this machine's name
 	goBuild    = regexp.MustCompile(`built with go.*`)
 	stages     = regexp.MustCompile(`(?m)^(Connection server reached: .*|Password accepted|Bytes seen)\n`) // -v: of a server, and of packets in pieces
 	stageEv    = regexp.MustCompile(`(?m)^\{"event":"stage".*\n`)                                          // as stages
@@ -83,6 +93,12 @@ var (
 func normalise(s string, at *stage) string {
 	s = strings.ReplaceAll(s, at.socket, "<socket>")
 	s = strings.ReplaceAll(s, at.tmp, "<tmp>")
+	for name, p := range at.ports {
+		s = regexp.MustCompile(`\b`+strconv.Itoa(p)+`\b`).ReplaceAllString(s, "<"+name+">")
+	}
+	s = lost.ReplaceAllString(s, "$1<why>$2")
+	s = peerPort.ReplaceAllString(s, "$1<port>")
+	s = here.ReplaceAllString(s, "$1<host>$2")
 	s = clock.ReplaceAllString(s, "$1 at (<now>)")
 	s = now.ReplaceAllString(s, "$1 <now>")
 	s = via.ReplaceAllString(s, "$1<server>}")
@@ -137,8 +153,11 @@ func family(t *testing.T, file string, srv *kdsrvProcess) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				local := play(t, f.data, nil)
 				remote := play(t, f.data, srv)
+				local := remote
+				if !strings.Contains(f.data, "\n#remote\n") {
+					local = play(t, f.data, nil)
+				}
 				mu.Lock()
 				got[name] = local
 				mu.Unlock()
@@ -244,6 +263,7 @@ func diff(want, got string) string {
 type kdsrvProcess struct {
 	port int
 	exe  string
+	prx  string // the repeater's program
 }
 
 const srvPassword = "transcript"
@@ -251,9 +271,11 @@ const srvPassword = "transcript"
 func startServer(t *testing.T) *kdsrvProcess {
 	t.Helper()
 	dir := t.TempDir()
-	s := &kdsrvProcess{exe: filepath.Join(dir, "kdsrv")}
-	if text, err := exec.Command("go", "build", "-o", s.exe, "openkd/cmd/kdsrv").CombinedOutput(); err != nil {
-		t.Fatalf("kdsrv does not build: %v\n%s", err, text)
+	s := &kdsrvProcess{exe: filepath.Join(dir, "kdsrv"), prx: filepath.Join(dir, "kdprx")}
+	for _, exe := range []string{s.exe, s.prx} {
+		if text, err := exec.Command("go", "build", "-o", exe, "openkd/cmd/"+filepath.Base(exe)).CombinedOutput(); err != nil {
+			t.Fatalf("%s does not build: %v\n%s", exe, err, text)
+		}
 	}
 	cmd, port := s.start(t)
 	s.port = port
@@ -361,6 +383,8 @@ type stage struct {
 	in     *io.PipeWriter
 	code   chan int
 	all    strings.Builder // the transcript of the debuggers that have ended
+	ports  map[string]int  // of #ports
+	others map[string]*exec.Cmd
 }
 
 // play runs a session and returns its transcript.
@@ -400,8 +424,18 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 			if runtime.GOOS != rest {
 				t.Skip("the texts are those of " + rest)
 			}
+		case "over":
+			s.hangUp()
 		case "machine":
 			s.machine(rest)
+		case "remote":
+		case "ports":
+			s.choosePorts(strings.Fields(rest))
+		case "run":
+			name, command, _ := strings.Cut(rest, " ")
+			s.runOther(name, words(command))
+		case "kill":
+			s.killOther(rest)
 		case "file":
 			var b strings.Builder
 			for i++; i < len(lines) && lines[i] != "#end"; i++ {
@@ -454,12 +488,64 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 	return normalise(s.all.String(), s)
 }
 
+// choosePorts finds free ports that the system gives to nobody by itself.
+func (s *stage) choosePorts(names []string) {
+	if s.ports == nil {
+		s.ports = make(map[string]int)
+	}
+	for _, name := range names {
+		for s.ports[name] == 0 {
+			p := 10000 + mrand.IntN(10000)
+			if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", p)); err == nil {
+				ln.Close()
+				s.ports[name] = p
+			}
+		}
+	}
+}
+
+// runOther starts kdsrv or kdprx and waits for its line.
+func (s *stage) runOther(name string, args []string) {
+	exe := map[string]string{"kdsrv": s.srv.exe, "kdprx": s.srv.prx}[args[0]]
+	cmd := exec.Command(exe, args[1:]...)
+	out := &screen{changed: make(chan struct{}, 1)}
+	cmd.Stdout, cmd.Stderr = out, new(bytes.Buffer)
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	if s.others == nil {
+		s.others = make(map[string]*exec.Cmd)
+	}
+	s.others[name] = cmd
+	s.t.Cleanup(func() {
+		if s.others[name] == cmd {
+			s.killOther(name)
+		}
+	})
+	if !out.until(func(shown string) bool { return strings.HasSuffix(shown, "\n") }, patience) {
+		s.t.Fatalf("%v does not say that it is ready:\n%s", args, cmd.Stderr)
+	}
+}
+
+func (s *stage) killOther(name string) {
+	cmd := s.others[name]
+	delete(s.others, name)
+	cmd.Process.Kill()
+	cmd.Wait()
+	if s.t.Failed() {
+		s.t.Logf("%v:\n%s", cmd.Args, cmd.Stderr)
+	}
+}
+
 var symbolRef = regexp.MustCompile(`\{(\w+)!([\w.]+)\}`)
 
 // expand puts folders and places of symbols into a line.
 func (s *stage) expand(line string) string {
 	line = strings.ReplaceAll(line, "{tmp}", s.tmp)
 	line = strings.ReplaceAll(line, "{socket}", s.socket)
+	for name, p := range s.ports {
+		line = strings.ReplaceAll(line, "{"+name+"}", strconv.Itoa(p))
+	}
 	return symbolRef.ReplaceAllStringFunc(line, func(ref string) string {
 		s.powerUp()
 		name := ref[1 : len(ref)-1]
