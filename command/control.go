@@ -31,6 +31,7 @@ func controlCommands() []*Command {
 		{Names: []string{".crash"}, Family: t, Run: cmdCrash, Summary: "make the target bug check (0xE2)", Usage: ".crash", Example: ".crash"},
 		{Names: []string{".restart"}, Family: t, NoTarget: true, Run: cmdRestart, Summary: "close and open the link again", Usage: ".restart", Example: ".restart"},
 		{Names: []string{".endpsrv"}, Family: l, NoTarget: true, Run: cmdEndServer, Summary: "end the connection server that this session goes through, and leave", Usage: ".endpsrv", Example: ".endpsrv"},
+		{Names: []string{".psrvstatus"}, Family: l, NoTarget: true, Run: cmdServerStatus, Summary: "show what the connection server of this session serves, and to whom", Usage: ".psrvstatus", Example: ".psrvstatus"},
 		{Names: []string{"q", "qq", "qd"}, Family: l, NoTarget: true, Run: cmdQuit, Summary: "leave: breakpoints are removed and the target runs; with /h it stays halted", Usage: "q [/h]", Example: "q"},
 	}
 }

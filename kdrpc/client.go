@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"openkd/status"
 	"openkd/target"
 )
 
@@ -159,7 +160,7 @@ func (c *Client) connect(ctx context.Context, open Open) (*clientConn, func() er
 	if err != nil {
 		return nil, nil, err
 	}
-	w := newWire(conn, c.o.timeouts)
+	w := newWire(conn, c.o.timeouts, nil)
 	cc := &clientConn{c: c, w: w, fresh: open.Resume == nil, calls: make(map[uint32]*call)}
 	stop := context.AfterFunc(ctx, func() { w.fail(context.Cause(ctx)) })
 	defer stop()
@@ -759,6 +760,23 @@ func (c *Client) Status(ctx context.Context) (target.Status, error) {
 // EndServer asks the server to end (.endpsrv). It lets go of every target that
 // it holds.
 func (c *Client) EndServer(ctx context.Context) error { return c.simple(ctx, KindEndServer, nil) }
+
+// ServerStatus asks the server what it says about itself. It is answered
+// whatever the target is doing, and does not touch it.
+func (c *Client) ServerStatus(ctx context.Context) (*status.Server, error) {
+	r, err := c.request(ctx, KindServer, nil, nil)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Code == CodeUnknown:
+		return nil, fmt.Errorf("the connection server does not tell its status: it is of an older release than this debugger (%w)", r.err())
+	case r.Code != CodeOK:
+		return nil, r.err()
+	case r.Server == nil:
+		return nil, protocolErrorf("a server's status without a status")
+	}
+	return r.Server, nil
+}
 
 // Next implements target.Target.
 func (c *Client) Next(ctx context.Context) (target.Event, error) {

@@ -35,6 +35,7 @@ const (
 	KindStatus    Kind = 0x17 // C->S  empty
 	KindClose     Kind = 0x18 // C->S  u8 target.Leave
 	KindEndServer Kind = 0x19 // C->S  empty
+	KindServer    Kind = 0x1A // C->S  empty; what the server says about itself
 
 	KindCancel Kind = 0x20 // C->S  empty; the id is the request's
 	KindCredit Kind = 0x21 // C->S  u32 bytes of data of parts that may be sent on top
@@ -67,6 +68,7 @@ const (
 	frameWithin  = time.Minute // from the first byte of a frame to its last
 	helloWithin  = 10 * time.Second
 	openWithin   = 30 * time.Second
+	measureEvery = 30 * time.Second // the round trip, when no ping was needed
 
 	flagDone = 1
 
@@ -223,6 +225,8 @@ type wire struct {
 	conn  net.Conn
 	times Timeouts
 
+	meter *Meter
+	probe bool         // ping to measure too, not only in silence
 	heard atomic.Int64 // when bytes last came, nanoseconds since start
 	begun atomic.Int64 // when the frame that is being read began; 0: none
 	start time.Time
@@ -233,8 +237,10 @@ type wire struct {
 	busy    int // bytes that are being written
 	writing bool
 	err     error
-	pongs   bool // a pong waits in buf
-	tail    tail // the part at the end of buf
+	pongs   bool      // a pong waits in buf
+	pinged  time.Time // when the ping went that has no answer yet; zero: none
+	asked   time.Time // when the last ping went
+	tail    tail      // the part at the end of buf
 	timer   *time.Timer
 	armed   bool // timer will wake the writer
 	closed  bool // write what is there, then stop
@@ -254,9 +260,14 @@ type tail struct {
 	next  uint64 // offset of the data that would continue it
 }
 
-func newWire(conn net.Conn, times Timeouts) *wire {
+// newWire: meter may be nil, when nobody wants to know.
+func newWire(conn net.Conn, times Timeouts, meter *Meter) *wire {
+	probe := meter != nil
+	if !probe {
+		meter = new(Meter)
+	}
 	w := &wire{
-		conn: conn, times: times.withDefaults(), start: time.Now(),
+		conn: conn, meter: meter, probe: probe, times: times.withDefaults(), start: time.Now(),
 		wake: make(chan struct{}, 1), room: make(chan struct{}), dead: make(chan struct{}),
 	}
 	w.timer = time.AfterFunc(time.Hour, w.flush)
@@ -272,6 +283,7 @@ func (w *wire) Read(b []byte) (int, error) {
 	n, err := w.conn.Read(b)
 	if n > 0 {
 		w.heard.Store(int64(time.Since(w.start)))
+		w.meter.in.Add(uint64(n))
 	}
 	return n, err
 }
@@ -437,6 +449,35 @@ func (w *wire) pong() {
 	}
 }
 
+// ping asks for a sign of life, and measures the round trip with it.
+func (w *wire) ping() {
+	w.mu.Lock()
+	w.asked = time.Now()
+	if w.pinged.IsZero() {
+		w.pinged = w.asked
+	}
+	w.mu.Unlock()
+	w.send(0, KindPing, nil)
+}
+
+func (w *wire) sinceAsked() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Since(w.asked)
+}
+
+// ponged takes the answer. With several pings under way it is that to the
+// oldest.
+func (w *wire) ponged() {
+	w.mu.Lock()
+	at := w.pinged
+	w.pinged = time.Time{}
+	w.mu.Unlock()
+	if !at.IsZero() {
+		w.meter.trip(time.Since(at))
+	}
+}
+
 // A buffer holds a fragment and the parts that made it full. One that grew
 // beyond, for a big answer, is given back at once, the others when the
 // connection is idle.
@@ -459,7 +500,8 @@ func (w *wire) writeOnce() bool {
 	w.buf, w.spare = w.spare[:0], nil
 	w.busy, w.pongs, w.tail.ok = len(b), false, false
 	w.mu.Unlock()
-	_, err := w.conn.Write(b)
+	n, err := w.conn.Write(b)
+	w.meter.out.Add(uint64(n))
 	w.mu.Lock()
 	w.writing, w.busy = false, 0
 	if cap(b) <= keepBuffer {
@@ -522,8 +564,8 @@ func (w *wire) keepAlive() {
 		case begun != 0 && now-time.Duration(begun) > w.times.Frame:
 			w.fail(protocolErrorf("a frame was not whole within %v", w.times.Frame))
 			return
-		case silent >= w.times.Ping:
-			w.send(0, KindPing, nil)
+		case silent >= w.times.Ping || w.probe && w.sinceAsked() >= measureEvery:
+			w.ping()
 		}
 		w.mu.Lock()
 		if len(w.buf) == 0 && silent >= w.times.Ping/2 {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"openkd/status"
 	"openkd/target"
 	"openkd/target/targettest"
 	"openkd/transport"
@@ -38,7 +39,8 @@ func serveBytes(t *testing.T, b []byte) {
 // anyEnd takes any number of requests to end.
 type anyEnd struct{ *one }
 
-func (anyEnd) EndServer(context.Context, string) (func(), error) { return func() {}, nil }
+func (anyEnd) ServerStatus(context.Context) (*status.Server, error) { return &status.Server{}, nil }
+func (anyEnd) EndServer(context.Context, string) (func(), error)    { return func() {}, nil }
 
 // connectBytes connects to a server that says b and leaves. It must end.
 func connectBytes(t *testing.T, b []byte) {

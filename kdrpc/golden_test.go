@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"openkd/kdproto"
+	"openkd/status"
 	"openkd/target"
 )
 
@@ -52,6 +53,11 @@ func golden() map[string][]byte {
 		"status":          f(9, KindStatus, nil),
 		"close":           f(10, KindClose, []byte{byte(target.LeaveHalted)}),
 		"end server":      f(11, KindEndServer, nil),
+		"server status":   f(12, KindServer, nil),
+		"done, server status": f(12, KindDone, encode(Result{Server: &status.Server{Release: "1.0", Host: "lab", PID: 7, Started: goldenTime, Now: goldenTime, MaxClients: 9, ClientCount: 1, SessionCount: 1,
+			Doors:    []status.Door{{Transport: "tcp:Port=1", Address: "[::]:1", Clients: 1, Accepted: 2}},
+			Sessions: []status.Session{{Line: "com:Port=com1", Owner: "ann@lab", Peer: "h:2", Opened: goldenTime, Since: goldenTime, Epoch: 1, Lost: &goldenTime, GraceSeconds: 60, State: "halted", StateSince: goldenTime, Speed: 9600, Link: status.Link{BytesIn: 3, RoundTrip: 5}}},
+			Clients:  []status.Client{{Peer: "h:2", Door: "tcp:Port=1", Since: goldenTime, Owner: "ann@lab", Line: "com:Port=com1", BytesIn: 4, RoundTrip: 6}}}})),
 		"event, print":    f(0, KindEvent, encodeEvent(8, target.Event{Kind: target.EventPrint, Time: goldenTime, Text: "hi\n"})),
 		"event, halted":   f(0, KindEvent, encodeEvent(9, target.Event{Kind: target.EventHalted, Time: goldenTime, Stop: &target.Stop{Number: 1, Processors: 2, PC: 0x1000, Asked: true, Bundle: target.Bundle{Memory: []target.Memory{{Addr: 0x1000, Data: []byte{0xCC}}}}}})),
 		"events, no more": f(0, KindEvent, nil),

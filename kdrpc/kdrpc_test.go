@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"openkd/kdproto"
+	"openkd/status"
 	"openkd/target"
 	"openkd/target/targettest"
 	"openkd/transport"
@@ -37,6 +38,7 @@ type one struct {
 	ended    chan struct{}
 	panicked chan struct{} // closed by Panicked
 	refuse   error
+	status   *status.Server
 }
 
 func newOne(tg target.Target) *one {
@@ -66,6 +68,8 @@ func (o *one) Open(ctx context.Context, op Open, peer string) (Session, error) {
 	}
 	return oneSession{o.tg, o, op.LastSeen}, nil
 }
+
+func (o *one) ServerStatus(context.Context) (*status.Server, error) { return o.status, nil }
 
 func (o *one) EndServer(context.Context, string) (func(), error) {
 	return func() { close(o.ended) }, nil

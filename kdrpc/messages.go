@@ -12,6 +12,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"openkd/kdproto"
+	"openkd/status"
 	"openkd/target"
 )
 
@@ -111,6 +112,7 @@ type Result struct {
 	Addresses []uint64       `cbor:"3,keyasint,omitempty"` // CodeInsert
 	Status    *target.Status `cbor:"4,keyasint,omitempty"` // answer to KindStatus
 	Refusal   *Refusal       `cbor:"5,keyasint,omitempty"` // CodeRefused, answer to Open
+	Server    *status.Server `cbor:"6,keyasint,omitempty"` // answer to KindServer
 }
 
 // Code is an error on its way. 0 is success.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"openkd/status"
 	"openkd/target"
 )
 
@@ -23,6 +24,9 @@ type Backend interface {
 	// EndServer asks whether the whole server may be ended (.endpsrv). end is
 	// called when the answer is on its way; it returns at once.
 	EndServer(ctx context.Context, peer string) (end func(), err error)
+	// ServerStatus is what the server says about itself. It must not touch a
+	// target, nor wait for one.
+	ServerStatus(ctx context.Context) (*status.Server, error)
 }
 
 // Session is one connection's hold on a session. Its methods may be called
@@ -55,6 +59,7 @@ type ServeOptions struct {
 	Release  string       // "": Release
 	Timeouts Timeouts
 	Refuse   *Refusal // answers the hello; the connection ends with it
+	Meter    *Meter   // counts the connection; nil: nobody looks
 }
 
 // Requests of one connection that may wait or run at once, in turn and out of
@@ -111,7 +116,7 @@ func Serve(ctx context.Context, conn net.Conn, b Backend, o ServeOptions) error 
 		o.Release = Release
 	}
 	s := &server{
-		w: newWire(conn, o.Timeouts), b: b, peer: conn.RemoteAddr().String(), log: o.Logger,
+		w: newWire(conn, o.Timeouts, o.Meter), b: b, peer: conn.RemoteAddr().String(), log: o.Logger,
 		queue: make(chan *request, maxQueued), active: make(map[uint32]*request),
 		credit: creditWindow, granted: make(chan struct{}),
 	}
@@ -226,6 +231,7 @@ func (s *server) take(id uint32, kind Kind, body []byte) error {
 		s.w.pong()
 		return nil
 	case KindPong:
+		s.w.ponged()
 		return nil
 	case KindCancel:
 		s.mu.Lock()
@@ -302,7 +308,7 @@ func (s *server) take(id uint32, kind Kind, body []byte) error {
 		var c target.Control
 		err = decode(body, &c)
 		rq.body, inTurn = c, false
-	case KindBreakIn, KindStatus, KindEndServer:
+	case KindBreakIn, KindStatus, KindEndServer, KindServer:
 		inTurn = false
 	default:
 		if kind < KindOpen || kind >= KindCancel {
@@ -367,11 +373,18 @@ func (s *server) done(rq *request) {
 }
 
 func (s *server) reply(id uint32, r Result) {
-	if r.Code == CodeOK && r.Status == nil {
+	if r.Code == CodeOK && r.Status == nil && r.Server == nil {
 		s.w.send(id, KindDone, nil)
 		return
 	}
-	s.w.send(id, KindDone, encode(r))
+	body := encode(r)
+	for r.Server != nil && len(body) > maxEventBody { // thousands of very long names
+		st := *r.Server
+		st.Sessions, st.Clients = st.Sessions[:len(st.Sessions)/2], st.Clients[:len(st.Clients)/2]
+		r.Server = &st
+		body = encode(r)
+	}
+	s.w.send(id, KindDone, body)
 }
 
 func (s *server) worker() {
@@ -425,6 +438,12 @@ func (s *server) answer(rq *request) (r Result, answered bool) {
 		s.reply(rq.id, Result{})
 		end()
 		return Result{}, true
+	case KindServer:
+		st, err := s.b.ServerStatus(rq.ctx)
+		if err != nil {
+			return resultOf(err), false
+		}
+		return Result{Server: st}, false
 	}
 	ses := s.current()
 	if ses == nil {
@@ -465,6 +484,9 @@ func (s *server) open(rq *request) (Result, bool) {
 	s.session = ses
 	s.mu.Unlock()
 	s.w.send(rq.id, KindOpened, encode(opened))
+	if s.w.probe {
+		s.w.ping() // the first measurement
+	}
 	s.wg.Go(func() { s.push(ses, opened.After) })
 	return Result{}, true
 }

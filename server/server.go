@@ -21,12 +21,14 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
 	"time"
 
 	"openkd/kdrpc"
+	"openkd/status"
 	"openkd/target"
 	"openkd/transport"
 )
@@ -81,9 +83,12 @@ type Server struct {
 	endOnce sync.Once
 	endC    chan struct{}
 
+	started time.Time
+
 	mu       sync.Mutex
 	sessions map[string]*session // by canonical line, and by what the client typed while it opens
-	clients  int
+	doors    []*door             // in the order they were opened
+	present  map[*client]bool
 	refusing int
 	ending   bool
 	down     chan struct{} // closed when Shutdown is through
@@ -107,7 +112,10 @@ func New(o Options) *Server {
 	if o.CloseWithin <= 0 {
 		o.CloseWithin = 10 * time.Second
 	}
-	s := &Server{o: o, log: o.Logger, endC: make(chan struct{}), down: make(chan struct{}), sessions: make(map[string]*session)}
+	s := &Server{
+		o: o, log: o.Logger, endC: make(chan struct{}), down: make(chan struct{}), started: time.Now(),
+		sessions: make(map[string]*session), present: make(map[*client]bool),
+	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }
@@ -123,7 +131,7 @@ func InProcess(o Options) *Server {
 // Dial connects a client in this process over a pipe.
 func (s *Server) Dial(context.Context) (net.Conn, error) {
 	a, b := transport.Pipe()
-	if !s.spawn(func() { s.serveConn(b) }) {
+	if !s.spawn(func() { s.serveConn(b, nil) }) {
 		return nil, errors.New("the server has ended")
 	}
 	return a, nil
@@ -147,6 +155,11 @@ func (s *Server) Serve(ctx context.Context, l transport.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
+	d := &door{transport: l.Transport().String(), address: l.Addr().String()}
+	s.mu.Lock()
+	s.doors = append(s.doors, d)
+	s.mu.Unlock()
+	defer s.shut(d)
 	for {
 		c, err := l.Accept(ctx)
 		if err != nil {
@@ -155,71 +168,104 @@ func (s *Server) Serve(ctx context.Context, l transport.Listener) error {
 			}
 			return err
 		}
-		if !s.spawn(func() { s.serveConn(c) }) {
+		if !s.spawn(func() { s.serveConn(c, d) }) {
 			c.Close()
 			return nil
 		}
 	}
 }
 
-func (s *Server) serveConn(c net.Conn) {
-	peer := c.RemoteAddr().String()
-	log := s.log.With("peer", peer)
+// shut takes a door off the list.
+func (s *Server) shut(d *door) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doors = slices.DeleteFunc(s.doors, func(o *door) bool { return o == d })
+}
+
+func (s *Server) serveConn(conn net.Conn, d *door) {
+	c := &client{s: s, d: d, peer: conn.RemoteAddr().String(), since: time.Now()}
+	log := s.log.With("peer", c.peer, "door", c.doorName())
 	defer func() {
 		if v := recover(); v != nil {
-			c.Close()
+			conn.Close()
 			log.Error("a connection panicked", "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
-	o := kdrpc.ServeOptions{Logger: s.log, Release: s.o.Release, Timeouts: s.o.Timeouts}
-	leave, full, ok := s.enter()
+	o := kdrpc.ServeOptions{Logger: s.log, Release: s.o.Release, Timeouts: s.o.Timeouts, Meter: &c.meter}
+	leave, full, ok := s.enter(c)
 	if !ok {
-		c.Close()
+		conn.Close()
 		return
 	}
 	defer leave()
 	if full {
 		o.Refuse = &kdrpc.Refusal{Code: kdrpc.RefusedFull, Text: fmt.Sprintf("the server has %d clients, which is as many as it takes; one has to leave first (its -maxclients says how many)", s.o.MaxClients)}
-		log.Warn("client refused: too many clients", "clients", s.o.MaxClients)
-	} else {
-		log.Info("client connected")
+		log.Warn("client refused", "audit", "refuse", "reason", "too many clients", "clients", s.o.MaxClients)
+		kdrpc.Serve(s.ctx, conn, c, o)
+		return
 	}
-	err := kdrpc.Serve(s.ctx, c, s, o)
-	if !full {
-		log.Info("client gone", "reason", err)
+	log.Info("client connected", "audit", "connect")
+	err := kdrpc.Serve(s.ctx, conn, c, o)
+	in, out := c.meter.Bytes()
+	s.mu.Lock()
+	owner := c.owner
+	s.mu.Unlock()
+	log.Info("client gone", "audit", "disconnect", "owner", owner, "duration", time.Since(c.since), "in", in, "out", out, "reason", reason(err))
+}
+
+// reason is why a connection ended, for the log.
+func reason(err error) string {
+	if err == nil {
+		return "it left"
 	}
+	return status.Clean(err.Error(), maxReason)
 }
 
 // enter counts a connection. full: it is over the bound, to be told so; not
 // ok: not even that.
-func (s *Server) enter() (leave func(), full, ok bool) {
+func (s *Server) enter(c *client) (leave func(), full, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := &s.clients
-	if s.clients >= s.o.MaxClients {
-		full = true
-		if n = &s.refusing; s.refusing >= maxRefusing {
-			return nil, true, false
+	if len(s.present) < s.o.MaxClients {
+		s.present[c] = true
+		if c.d != nil {
+			c.d.clients++
+			c.d.accepted++
 		}
+		return func() { s.leave(c) }, false, true
 	}
-	*n++
+	if s.refusing >= maxRefusing {
+		return nil, true, false
+	}
+	s.refusing++
 	return func() {
 		s.mu.Lock()
-		*n--
+		s.refusing--
 		s.mu.Unlock()
-	}, full, true
+	}, true, true
+}
+
+func (s *Server) leave(c *client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.present, c)
+	if c.d != nil {
+		c.d.clients--
+	}
 }
 
 // EndAsked is closed when a client asked the server to end (.endpsrv). Whoever
 // runs the server then calls Shutdown.
 func (s *Server) EndAsked() <-chan struct{} { return s.endC }
 
-// EndServer implements kdrpc.Backend.
-func (s *Server) EndServer(_ context.Context, peer string) (end func(), err error) {
+func (s *Server) endServer(c *client, peer string) (end func(), err error) {
 	if s.local {
 		return nil, fmt.Errorf("%w: there is no server process to end; this link is served inside the debugger", target.ErrBadRequest)
 	}
-	s.log.Warn("a client asked the server to end", "peer", peer)
+	s.mu.Lock()
+	owner := c.owner
+	s.mu.Unlock()
+	s.log.Warn("a client asked the server to end", "audit", "endpsrv", "peer", peer, "door", c.doorName(), "owner", owner)
 	return func() { s.endOnce.Do(func() { close(s.endC) }) }, nil
 }
 
@@ -309,11 +355,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Open implements kdrpc.Backend.
-func (s *Server) Open(ctx context.Context, o kdrpc.Open, peer string) (kdrpc.Session, error) {
-	if len(o.Owner) > 256 {
-		o.Owner = o.Owner[:256]
-	}
+// open gives a client a session.
+func (s *Server) open(ctx context.Context, o kdrpc.Open, peer string) (kdrpc.Session, error) {
 	if o.Resume != nil {
 		return s.resume(o, peer)
 	}
@@ -332,7 +375,7 @@ func (s *Server) Open(ctx context.Context, o kdrpc.Open, peer string) (kdrpc.Ses
 			ses = newSession(s, key, o.Owner, peer)
 			s.sessions[key] = ses
 			s.mu.Unlock()
-			return s.open(ctx, ses, o, peer)
+			return s.openLine(ctx, ses, o)
 		}
 		s.mu.Unlock()
 
@@ -340,7 +383,6 @@ func (s *Server) Open(ctx context.Context, o kdrpc.Open, peer string) (kdrpc.Ses
 		// his session: nobody is working in it.
 		back := func(ref *kdrpc.Refusal) bool { return !ref.LostSince.IsZero() && ref.Holder == o.Owner }
 		if ref := ses.heldFrom(); ref != nil && !o.TakeOver && !back(ref) {
-			s.log.Info("lease refused", "line", key, "owner", o.Owner, "peer", peer, "holder", ref.Holder)
 			return nil, ref
 		}
 		select { // it opens, and is taken over then; or it ends, and is opened anew
@@ -366,11 +408,10 @@ func (s *Server) Open(ctx context.Context, o kdrpc.Open, peer string) (kdrpc.Ses
 	}
 }
 
-// open opens the line of a session that is in the table already.
-func (s *Server) open(ctx context.Context, ses *session, o kdrpc.Open, peer string) (kdrpc.Session, error) {
+// openLine opens the line of a session that is in the table already.
+func (s *Server) openLine(ctx context.Context, ses *session, o kdrpc.Open) (kdrpc.Session, error) {
 	fail := func(err error) (kdrpc.Session, error) {
 		ses.forget()
-		s.log.Warn("link not opened", "link", o.Link, "owner", o.Owner, "peer", peer, "error", err)
 		var ref *kdrpc.Refusal
 		if errors.As(err, &ref) {
 			return nil, ref
@@ -403,7 +444,7 @@ func (s *Server) open(ctx context.Context, ses *session, o kdrpc.Open, peer stri
 func (s *Server) callOpener(ctx context.Context, o kdrpc.Open) (tg target.Target, line string, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("opening a link panicked", "link", o.Link, "panic", v, "stack", string(debug.Stack()))
+			s.log.Error("opening a link panicked", "owner", o.Owner, "panic", v, "stack", string(debug.Stack()))
 			err = errors.New("the server has a fault: opening the link failed")
 		}
 	}()
@@ -417,7 +458,6 @@ func (s *Server) resume(o kdrpc.Open, peer string) (kdrpc.Session, error) {
 			return a, nil
 		}
 	}
-	s.log.Info("no session to resume", "owner", o.Owner, "peer", peer)
 	return nil, &kdrpc.Refusal{Code: kdrpc.RefusedToken}
 }
 

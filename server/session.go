@@ -29,6 +29,7 @@ type session struct {
 
 	tg       target.Target // from ready on
 	line     string        // from ready on
+	opened   time.Time     // from ready on
 	stopPump context.CancelFunc
 	pumped   chan struct{}
 
@@ -69,13 +70,13 @@ func (ses *session) forget() {
 
 // start begins the session's life with its first holder.
 func (ses *session) start(tg target.Target, line string) *attachment {
-	ses.tg, ses.line = tg, line
+	ses.tg, ses.line, ses.opened = tg, line, time.Now()
 	ctx, cancel := context.WithCancel(context.Background())
 	ses.stopPump = cancel
 	ses.mu.Lock()
 	a := ses.attachLocked(0)
 	ses.mu.Unlock()
-	ses.s.log.Info("lease granted", "line", line, "owner", ses.owner, "peer", ses.peer, "epoch", a.epoch)
+	ses.s.log.Info("lease granted", "audit", "lease", "line", line, "owner", ses.owner, "peer", ses.peer, "epoch", a.epoch)
 	// The pump outlives connections; end waits for it.
 	go ses.pump(ctx)
 	close(ses.ready)
@@ -139,7 +140,7 @@ func (ses *session) takeOver(owner, peer string, asked bool) (*attachment, *kdrp
 	ses.token = newToken()
 	after := ses.log.Restart(ses.snapshotLocked()...)
 	a := ses.attachLocked(after)
-	ses.s.log.Warn("lease taken over", "line", ses.line, "owner", owner, "peer", peer, "from", before, "epoch", a.epoch)
+	ses.s.log.Warn("lease taken over", "audit", "takeover", "line", ses.line, "owner", owner, "peer", peer, "from", before, "epoch", a.epoch)
 	return a, nil
 }
 
@@ -161,7 +162,7 @@ func (ses *session) resume(o kdrpc.Open, peer string) *attachment {
 	}
 	ses.peer = peer
 	a := ses.attachLocked(o.LastSeen)
-	ses.s.log.Info("session resumed", "line", ses.line, "owner", o.Owner, "peer", peer, "epoch", a.epoch)
+	ses.s.log.Info("session resumed", "audit", "resume", "line", ses.line, "owner", o.Owner, "peer", peer, "epoch", a.epoch)
 	return a
 }
 
@@ -273,22 +274,28 @@ func (ses *session) endOf(ctx context.Context, epoch uint64, leave target.Leave,
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ses.s.o.CloseWithin)
 	defer cancel()
-	closed := make(chan error, 1)
+	type end struct {
+		in, out uint64 // bytes of the link
+		err     error
+	}
+	closed := make(chan end, 1)
 	go func() {
 		defer func() {
 			if v := recover(); v != nil {
-				closed <- fmt.Errorf("closing the target panicked: %v", v)
+				closed <- end{err: fmt.Errorf("closing the target panicked: %v", v)}
 			}
 		}()
-		closed <- ses.tg.Close(ctx, leave)
+		st, _ := ses.targetStatus(ctx)
+		closed <- end{st.Stats.BytesIn, st.Stats.BytesOut, ses.tg.Close(ctx, leave)}
 	}()
-	var err error
+	var last end
 	select {
-	case err = <-closed:
+	case last = <-closed:
 	case <-ctx.Done():
-		err = fmt.Errorf("the target was not closed within %v", ses.s.o.CloseWithin)
+		last.err = fmt.Errorf("the target was not closed within %v", ses.s.o.CloseWithin)
 	}
-	log := ses.s.log.With("line", ses.line, "owner", owner, "reason", why)
+	err := last.err
+	log := ses.s.log.With("audit", "end", "line", ses.line, "owner", owner, "duration", time.Since(ses.opened), "in", last.in, "out", last.out, "reason", why)
 	switch {
 	case err != nil && !errors.Is(err, target.ErrClosed):
 		log.Error("session ended, but the target was not let go in good order", "error", err)
@@ -488,7 +495,7 @@ func (a *attachment) Detach() {
 	}
 	ses.lost = time.Now()
 	grace := max(ses.s.o.Grace, 0)
-	ses.s.log.Warn("the client's connection is lost; its session waits", "line", ses.line, "owner", ses.owner, "grace", grace)
+	ses.s.log.Warn("the client's connection is lost; its session waits", "audit", "lost", "line", ses.line, "owner", ses.owner, "grace", grace)
 	ses.grace = time.AfterFunc(grace, func() {
 		ses.endOf(context.Background(), a.epoch, target.LeaveRunning, fmt.Sprintf("the client did not come back within %v", grace))
 	})

@@ -291,7 +291,7 @@ func TestServes(t *testing.T) {
 		t.Errorf("on standard error, with a log file:\n%s", errs)
 	}
 	log, _ := os.ReadFile(logFile)
-	for _, want := range []string{"password refused", "lease granted", "lease refused", "the target is let go", "ending: told by a signal", "ended"} {
+	for _, want := range []string{"password refused", "lease granted", "session refused", "the target is let go", "ending: told by a signal", "ended"} {
 		if !strings.Contains(string(log), want) {
 			t.Errorf("the log lacks %q:\n%s", want, log)
 		}
