@@ -311,12 +311,11 @@ func (q query) notFound(r search) error {
 	if _, ok := parseThumbprint(q.text); ok {
 		what = "no certificate with this thumbprint"
 	}
-	remedy := "put one there (name.pem with certificate and key, name.crt and name.key, or name.pfx), or make one: kdsrv -makecert <name>"
-	if len(r.places) == 0 {
-		if len(r.missing) == 0 {
-			return errors.New("there is no store of certificates to look in")
-		}
-		return fmt.Errorf("%s: there is no directory %s; %s", what, some(r.missing), remedy)
+	switch {
+	case len(r.places)+len(r.missing) == 0:
+		return errors.New("there is no store of certificates to look in")
+	case len(r.places) == 0:
+		return fmt.Errorf("%s, and nothing to look in: %s does not exist; %s", what, strings.Join(r.missing, ", "), q.remedy())
 	}
 	var there, unread []string
 	for _, e := range r.all {
@@ -334,7 +333,24 @@ func (q query) notFound(r search) error {
 	if len(unread) > 0 {
 		msg += "; could not be used: " + some(unread)
 	}
-	return errors.New(msg + "; " + remedy)
+	return errors.New(msg + "; " + q.remedy())
+}
+
+// remedy is how a certificate gets to where it was not found.
+func (q query) remedy() string {
+	i := slices.IndexFunc(q.places, func(p place) bool { _, ok := p.(folder); return ok })
+	if i < 0 {
+		return "import one there"
+	}
+	name := "name"
+	if makeable(q.text) == nil {
+		name = q.text
+	}
+	s := fmt.Sprintf("put %s.pem with certificate and key, or %s.crt and %s.key, or %s.pfx into %s", name, name, name, name, q.places[i].(folder).path)
+	if q.param != "machuser" {
+		s += ", or make one: kdsrv -makecert " + name
+	}
+	return s
 }
 
 // title is what a person calls the certificate.

@@ -219,6 +219,7 @@ func TestFound(t *testing.T) {
 		{"byte order mark, CR LF", map[string][]byte{"x.pem": append([]byte("\xef\xbb\xbf"), bytes.ReplaceAll(lab.both(t), []byte("\n"), []byte("\r\n"))...)}, "x", lab, 1},
 		{"PFX", map[string][]byte{"x.pfx": lab.pfx(t, "", ca.Certificate)}, "x", lab, 2},
 		{"PFX, old encryption", map[string][]byte{"x.p12": legacy}, "Lab One", lab, 2},
+		{"PFX, authority first", map[string][]byte{"x.pfx": issued{ca.Certificate, lab.key}.pfx(t, "", lab.Certificate)}, "Lab One", lab, 2},
 		{"endings in capitals", map[string][]byte{"X.PFX": lab.pfx(t, "")}, "x", lab, 1},
 		{"the file's name before the DNS name", map[string][]byte{"x.pem": lab.both(t), "one.lab.example.pem": rsaLab.both(t)}, "one.lab.example", rsaLab, 1},
 		{"twice the same", map[string][]byte{"x.pem": lab.both(t), "y.pfx": lab.pfx(t, "")}, "Lab One", lab, 1},
@@ -289,12 +290,12 @@ func TestNotFound(t *testing.T) {
 		not      []string
 	}{
 		{"empty", nil, Name{Text: " "}, "", []string{"certuser=", "name or its thumbprint"}, nil},
-		{"nothing there", map[string][]byte{}, Name{Text: "lab"}, "", []string{`certuser="lab"`, "no certificate of this name in DIR, which has none", "-makecert"}, nil},
-		{"not that", map[string][]byte{"x.pem": lab.both(t)}, Name{Text: "lap"}, "", []string{`no certificate of this name in DIR, which has "x" (SHA-256 ` + Thumbprint(lab.Certificate)}, nil},
+		{"nothing there", map[string][]byte{}, Name{Text: "lab"}, "", []string{`certuser="lab"`, "no certificate of this name in the directory DIR, which has none", "put lab.pem", "into DIR,", "kdsrv -makecert lab"}, nil},
+		{"not that", map[string][]byte{"x.pem": lab.both(t)}, Name{Text: "lap"}, "", []string{`no certificate of this name in the directory DIR, which has "x" (SHA-256 ` + Thumbprint(lab.Certificate)}, nil},
 		{"not that thumbprint", map[string][]byte{"x.pem": lab.both(t)}, Name{Text: strings.Repeat("ab ", 20)}, "", []string{"no certificate with this thumbprint", `"x"`}, nil},
 		{"many others", many, Name{Text: "lab"}, "", []string{`"n09"`, "and 5 more"}, []string{`"n10"`}},
-		{"machine", map[string][]byte{}, Name{Machine: true, Text: "lab"}, "", []string{`machuser="lab"`, "there is no directory DIR-machine"}, nil},
-		{"other store", map[string][]byte{"lab.pem": lab.both(t)}, Name{Machine: true, Text: "lab"}, "", []string{"not in DIR-machine, but in DIR: give certuser= instead"}, nil},
+		{"machine", map[string][]byte{}, Name{Machine: true, Text: "lab"}, "", []string{`machuser="lab"`, "the directory DIR-machine does not exist", "into DIR-machine"}, []string{"-makecert"}},
+		{"other store", map[string][]byte{"lab.pem": lab.both(t)}, Name{Machine: true, Text: "lab"}, "", []string{"not in the directory DIR-machine, but in the directory DIR: give certuser= instead"}, nil},
 		{"thumbprint too short", nil, Name{Text: strings.Repeat("ab ", 19)}, "", []string{"a thumbprint with 38 hex digits", "40", "64"}, nil},
 		{"several", map[string][]byte{"a.pem": lab.both(t), "b.pem": two.both(t)}, Name{Text: "lab"}, "",
 			[]string{"several certificates match", Thumbprint(lab.Certificate), Thumbprint(two.Certificate), "give the thumbprint"}, nil},
@@ -317,7 +318,9 @@ func TestNotFound(t *testing.T) {
 		{"key of another kind", map[string][]byte{"lab.crt": lab.cert(), "lab.key": x25519}, Name{Text: "lab"}, "", []string{"lab.key", "none for signatures"}, nil},
 		{"OpenSSH key", map[string][]byte{"lab.crt": lab.cert(), "lab.key": []byte("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n")}, Name{Text: "lab"}, "", []string{"a openssh private key cannot be used"}, nil},
 		{"another's key", map[string][]byte{"lab.crt": lab.cert(), "lab.key": two.pkcs8(t)}, Name{Text: "lab"}, "", []string{"lab.key is not the one of the certificate", Thumbprint(lab.Certificate)}, nil},
-		{"damaged", map[string][]byte{"lab.pem": []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")}, Name{Text: "lab"}, "", []string{"lab.pem is damaged"}, nil},
+		{"damaged", map[string][]byte{"lab.pem": []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")}, Name{Text: "lab"}, "", []string{"lab.pem is damaged"}, []string{"no certificate of this name"}},
+		{"twice the same, damaged key and none", map[string][]byte{"a.crt": lab.cert(), "a.key": lab.pkcs8(t)[:60], "b.crt": lab.cert()}, Name{Text: "lab"}, "", []string{"a.key is damaged"}, []string{"b.crt"}},
+		{"twice the same, no key and a damaged one", map[string][]byte{"a.crt": lab.cert(), "b.crt": lab.cert(), "b.key": lab.pkcs8(t)[:60]}, Name{Text: "lab"}, "", []string{"b.key is damaged"}, []string{"a.crt"}},
 		{"hole in the chain", map[string][]byte{"lab.pem": append(lab.cert()[:80], two.both(t)...)}, Name{Text: "lab"}, "", []string{"lab.pem is damaged: only"}, nil},
 		{"no certificate in it", map[string][]byte{"lab.pem": lab.pkcs8(t)}, Name{Text: "lab"}, "", []string{"lab.pem holds no certificate"}, nil},
 		{"damaged DER", map[string][]byte{"lab.cer": {0x30, 1, 2}}, Name{Text: "lab"}, "", []string{"lab.cer is damaged"}, nil},
@@ -375,7 +378,7 @@ func TestPlaces(t *testing.T) {
 	}
 	check(Store{}, "no store")
 	none := filepath.Join(t.TempDir(), "none")
-	check(Dirs(none, ""), "there is no directory "+none, "-makecert")
+	check(Dirs(none, ""), "the directory "+none+" does not exist", "-makecert")
 	file := filepath.Join(t.TempDir(), "file")
 	put(t, file, nil)
 	check(Dirs(file, ""), "is not a directory")

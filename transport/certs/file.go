@@ -33,7 +33,7 @@ type folder struct {
 	err  error // why path is not known
 }
 
-func (f folder) String() string { return f.path }
+func (f folder) String() string { return "the directory " + f.path }
 
 func (f folder) read() (content, error) {
 	var c content
