@@ -96,8 +96,8 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 		if err == nil {
 			return &pipeConn{UnixConn: c, local: pipeAddr(l.path), remote: who}, nil
 		}
-		c.Close()
 		l.o.Logger.Warn("a connection to the pipe was refused", "pipe", l.t.Pipe, "error", err)
+		c.Close()
 	}
 }
 
