@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"openkd/rundir"
 	"openkd/sim"
 )
 
@@ -93,6 +94,7 @@ var (
 func normalise(s string, at *stage) string {
 	s = strings.ReplaceAll(s, at.socket, "<socket>")
 	s = strings.ReplaceAll(s, at.tmp, "<tmp>")
+	s = strings.ReplaceAll(s, rundir.Path(), "<run>")
 	for name, p := range at.ports {
 		s = regexp.MustCompile(`\b`+strconv.Itoa(p)+`\b`).ReplaceAllString(s, "<"+name+">")
 	}
@@ -118,6 +120,13 @@ func TestTranscripts(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("no transcripts:", err)
 	}
+	// Short, because the paths of sockets are.
+	dir, err := os.MkdirTemp("", "kd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	t.Setenv(rundir.Env, dir)
 	srv := startServer(t)
 	t.Run("families", func(t *testing.T) {
 		for _, file := range files {
