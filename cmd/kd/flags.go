@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"strings"
+
+	"openkd/discovery"
 )
 
 // flags is kd's command line. WinDbg's habits rule: / for -, case does not
@@ -24,9 +26,11 @@ type flags struct {
 	noio      bool
 	json      bool
 	takeOver  bool
-	password  string // -passwordfile
+	servers   *string // -QR; nil: not given; "": everywhere
+	password  string  // -passwordfile
 	version   bool
 	help      bool
+	given     []string // the names of all options
 	notes     []string // what was accepted but does nothing yet
 }
 
@@ -63,6 +67,7 @@ func options() []option {
 		{[]string{"json"}, "", "events and results as JSON lines", func(f *flags) { f.json = true }, nil},
 		{[]string{"takeover"}, "", "take the link over from the client that holds it", func(f *flags) { f.takeOver = true }, nil},
 		{[]string{"passwordfile"}, "<file>", "its first line is the password for server=@{} without one (else OPENKD_PASSWORD)", nil, func(f *flags, v string) { f.password = v }},
+		{[]string{"QR"}, "<machine>", "list the servers of a machine, or of the local network; goes with -json alone", nil, func(f *flags, v string) { f.servers = &v }},
 		{[]string{"y"}, "<path>", "symbol path (noted, not used yet)", nil, note("y")},
 		{[]string{"i"}, "<path>", "image path (noted, not used yet)", nil, note("i")},
 		{[]string{"srcpath"}, "<path>", "source path (noted, not used yet)", nil, note("srcpath")},
@@ -75,7 +80,6 @@ func options() []option {
 var later = map[string]string{
 	"server":   "sharing a session (-server) is not there yet",
 	"remote":   "joining a session (-remote) is not there yet; to reach a kernel through a connection server write -k \"kdsrv:server=@{tcp:server=<host>,port=<n>},trans=@{<link>}\"",
-	"qr":       "listing servers (-QR) is not there yet",
 	"kl":       "local kernel debugging (-kl) needs Windows' own interface and is not supported",
 	"kx":       "EXDI (-kx) is not a KD link and is not supported",
 	"z":        "dump files (-z) are not read yet",
@@ -103,7 +107,7 @@ func parse(args []string) (flags, error) {
 	find := func(name string) *option {
 		for i := range table {
 			for _, n := range table[i].names {
-				if n == name {
+				if strings.EqualFold(n, name) {
 					return &table[i]
 				}
 			}
@@ -117,6 +121,7 @@ func parse(args []string) (flags, error) {
 		}
 		name := strings.ToLower(strings.TrimPrefix(a[1:], "-"))
 		if o := find(name); o != nil {
+			f.given = append(f.given, name)
 			if o.value == nil {
 				o.toggle(&f)
 				continue
@@ -126,7 +131,7 @@ func parse(args []string) (flags, error) {
 			case has:
 				i++
 				o.value(&f, args[i])
-			case name == "k":
+			case name == "k", name == "qr":
 				o.value(&f, "")
 			default:
 				return f, usageError(fmt.Sprintf("-%s needs %s behind it", name, o.arg))
@@ -149,6 +154,7 @@ func parse(args []string) (flags, error) {
 			return f, usageError(fmt.Sprintf("%s is not an option of kd (kd -? lists them)", a))
 		}
 		for _, o := range merged {
+			f.given = append(f.given, o.names[0])
 			o.toggle(&f)
 		}
 	}
@@ -166,6 +172,19 @@ func looksLikeOption(a string, find func(string) *option) bool {
 
 func (f *flags) check() error {
 	if f.help || f.version {
+		return nil
+	}
+	if f.servers != nil {
+		for _, name := range f.given {
+			if name != "qr" && name != "json" {
+				return usageError(fmt.Sprintf("-QR lists servers and does nothing else, so -%s does not go with it", name))
+			}
+		}
+		if *f.servers != "" {
+			if _, err := discovery.Machine(*f.servers); err != nil {
+				return usageError("-QR: " + err.Error())
+			}
+		}
 		return nil
 	}
 	if f.demo && f.kernel != nil {
@@ -186,7 +205,8 @@ Links (quote the argument for the shell; in PowerShell use single quotes):
   kdsrv:server=@{tcp:server=<host>,port=<n>,password=<pw>},trans=@{<link>}
                                            any of these on the machine of a kdsrv
 Exit codes: 0 ended as asked, 1 bad command line, 2 a command of -c or -cf failed,
-  3 the target or the link was lost, 4 no connection came about.
+  3 the target or the link was lost, 4 no connection came about
+  (-QR: the machine is not known or does not answer).
 `
 
 func usage() string {

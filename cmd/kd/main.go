@@ -20,6 +20,7 @@ import (
 	"openkd/command"
 	"openkd/connstr"
 	"openkd/console"
+	"openkd/discovery"
 	"openkd/engine"
 	"openkd/internal/password"
 	"openkd/internal/version"
@@ -52,6 +53,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	case f.version:
 		fmt.Fprintln(stdout, banner())
 		return 0
+	case f.servers != nil:
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		return listServers(ctx, *f.servers, f.json, discovery.Browse, stdout, stderr)
 	}
 	f.environment(os.Getenv)
 	if f.noio {

@@ -279,13 +279,7 @@ const srvPassword = "transcript"
 
 func startServer(t *testing.T) *kdsrvProcess {
 	t.Helper()
-	dir := t.TempDir()
-	s := &kdsrvProcess{exe: filepath.Join(dir, "kdsrv"), prx: filepath.Join(dir, "kdprx")}
-	for _, exe := range []string{s.exe, s.prx} {
-		if text, err := exec.Command("go", "build", "-o", exe, "openkd/cmd/"+filepath.Base(exe)).CombinedOutput(); err != nil {
-			t.Fatalf("%s does not build: %v\n%s", exe, err, text)
-		}
-	}
+	s := buildPrograms(t)
 	cmd, port := s.start(t)
 	s.port = port
 	t.Cleanup(func() {
@@ -294,6 +288,18 @@ func startServer(t *testing.T) *kdsrvProcess {
 			t.Errorf("kdsrv ended with %v:\n%s", err, cmd.Stderr)
 		}
 	})
+	return s
+}
+
+func buildPrograms(t *testing.T) *kdsrvProcess {
+	t.Helper()
+	dir := t.TempDir()
+	s := &kdsrvProcess{exe: filepath.Join(dir, "kdsrv"), prx: filepath.Join(dir, "kdprx")}
+	for _, exe := range []string{s.exe, s.prx} {
+		if text, err := exec.Command("go", "build", "-o", exe, "openkd/cmd/"+filepath.Base(exe)).CombinedOutput(); err != nil {
+			t.Fatalf("%s does not build: %v\n%s", exe, err, text)
+		}
+	}
 	return s
 }
 
