@@ -218,6 +218,9 @@ func (s *socket) read(ctx context.Context, out chan<- packet) {
 			ap := a.AddrPort()
 			p.from = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 		}
+		if p.from.Addr().IsUnspecified() {
+			continue // from a machine without an address of this family, which cannot be answered
+		}
 		p.data = append([]byte(nil), buf[:n]...)
 		select {
 		case out <- p:
