@@ -372,7 +372,7 @@ func (l *secureListener) handshake(p *pending) {
 		c.Close()
 		switch {
 		case errors.Is(err, errWrongPassword), errors.Is(err, errTooMany):
-			log.Warn("password refused", "reason", err)
+			log.Warn("password refused", "audit", "refuse", "door", l.Transport().String(), "reason", err)
 		default:
 			log.Debug("no password exchange", "error", err)
 		}
