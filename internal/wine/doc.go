@@ -11,7 +11,9 @@
 // Wine is not Windows. What it cannot show: the security of named pipes (its
 // server checks no access lists between processes of one Unix user), that the
 // name of a pipe is in use (Wine 8 makes a second listener of one name),
-// pipes of another machine, the drivers of real serial ports, the firewall.
+// pipes of another machine, the drivers of real serial ports, the firewall,
+// servers found over the network (Wine 8 refuses an option that Go's runtime
+// sets on every UDP socket, so there are none).
 //
 // What Wine 8 does differently and is dealt with here, not in the programs:
 // it has no bcryptprimitives.dll, which Go's runtime asks for random bytes;

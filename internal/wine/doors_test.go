@@ -118,6 +118,7 @@ func TestWindows(t *testing.T) {
 	t.Run("pipe", l.pipe)
 	t.Run("ctrl+c", l.ctrlC)
 	t.Run("messages", l.messages)
+	t.Run("servers", l.servers)
 }
 
 // doJob does the job through a door and returns what was shown.
