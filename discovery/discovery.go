@@ -20,8 +20,9 @@
 //     multicast is not carried. Of those who share port 5353 only one gets a
 //     unicast packet, and it may be the system's responder. So the question also
 //     goes to UDP port 15353, which the first server of the machine holds; it
-//     answers for the others that it finds in its user's registry. Servers of
-//     other users on the same machine are found by multicast only.
+//     answers for the others that it finds in its user's registry. When it ends
+//     another one takes the port within ten seconds. Servers of other users on
+//     the same machine are found by multicast only.
 //   - A firewall must let UDP 5353 (multicast) or 15353 (asked by name) in.
 //
 // It is no protocol for trust: anyone on the link can announce anything. Strings

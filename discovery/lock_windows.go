@@ -31,9 +31,17 @@ func lockFile(f *os.File, how uint32) (bool, error) {
 }
 
 // discard closes the file and removes it. In this order: an open file cannot be
-// removed. One that was taken again in between cannot either.
+// removed. One that was taken again in between cannot either, nor one that
+// somebody looks at, so its owner leaves nothing in it that could be read then.
 func discard(f *os.File) {
 	name := f.Name()
+	f.Truncate(0)
 	f.Close()
 	os.Remove(name)
+}
+
+// isGoing says that a file could not be opened because somebody is just
+// removing it.
+func isGoing(err error) bool {
+	return errors.Is(err, windows.ERROR_SHARING_VIOLATION) || errors.Is(err, windows.ERROR_ACCESS_DENIED) || errors.Is(err, windows.ERROR_DELETE_PENDING)
 }

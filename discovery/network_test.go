@@ -473,3 +473,109 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestNoAmplifier: who asks from elsewhere, or says so, gets no more bytes than
+// he sent, in one packet.
+func TestNoAmplifier(t *testing.T) {
+	l := deaf(t)
+	runDir(t)
+	var entries []Entry
+	for i := range 20 {
+		entries = append(entries, entry(Kernel, fmt.Sprintf("tcp:port=%d", 1000+i)))
+	}
+	announceOn(t, l, entries...)
+	waitDirect(t, l)
+	for _, padded := range []int{0, 100, 300, maxPacket} {
+		c, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", l.directPort))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := ask(1, true, nil, padded)
+		c.Write(q)
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		b := make([]byte, 9000)
+		n, err := c.Read(b)
+		if err != nil || n > len(q) {
+			t.Errorf("%d bytes for %d, %v", n, len(q), err)
+		}
+		// A second packet for the first question would come before the answer to
+		// this one, which has another number.
+		c.Write(ask(2, true, nil, padded))
+		n, err = c.Read(b)
+		if id, _, ok := parseResponse(b[:n]); err != nil || !ok || id != 2 {
+			t.Errorf("with %d bytes: a second packet, %d %v %v", len(q), id, ok, err)
+		}
+		c.Close()
+	}
+}
+
+// TestFarewell: what says good-bye while somebody listens is not listed.
+func TestFarewell(t *testing.T) {
+	z := zone{host: "openkd-p.local.", instances: []instance{{label: "box-p-0", kind: Kernel, connect: "tcp:Port=5", host: "BOX", port: 5}}}
+	a := &asker{found: make(map[string]*found)}
+	from := netip.MustParseAddr("192.0.2.1")
+	for _, c := range []struct {
+		units []unit
+		found int
+	}{{farewell(z.everything(nil)), 0}, {z.everything(nil), 1}, {z.everything(nil), 1}, {farewell(z.everything(nil)), 0}} {
+		for _, b := range pack(0, nil, c.units, maxPacket, maxPackets) {
+			_, l, ok := parseResponse(b)
+			if !ok || len(l) != 1 {
+				t.Fatal("no response")
+			}
+			a.add(l, from, false)
+		}
+		if len(a.found) != c.found {
+			t.Errorf("%d found, want %d", len(a.found), c.found)
+		}
+	}
+	// What floods the network is not all remembered.
+	for i := range 2 * maxSighted {
+		x := sighting{instanceName: instanceName{name: fmt.Sprint(i)}}
+		for j := range 2 * maxTargets {
+			a.add([]sighting{x}, netip.AddrFrom4([4]byte{10, 0, 0, byte(j)}), false)
+		}
+	}
+	if len(a.found) > maxSighted || len(a.found["0"].addrs) > maxTargets {
+		t.Errorf("%d doors, %d addresses", len(a.found), len(a.found["0"].addrs))
+	}
+	// The best address: one that people can type, then one for every interface.
+	f := found{addrs: []netip.Addr{netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("2001:db8::1"), from}}
+	if s := f.seen(); s.Addr != from {
+		t.Error(s.Addr)
+	}
+	if f.addrs = f.addrs[:2]; f.seen().Addr != f.addrs[1] {
+		t.Error(f.seen().Addr)
+	}
+}
+
+// TestAnnouncements: twice when an interface comes up, and never more than once
+// in a second, however often somebody asks.
+func TestAnnouncements(t *testing.T) {
+	r := newResponder(deaf(t), zone{}, nil, slog.New(slog.DiscardHandler))
+	o := &outlet{}
+	r.ways[1] = o
+	r.schedule(o, 1)
+	first := o.due
+	if d := time.Until(first); d > delayMost {
+		t.Errorf("the first one in %v", d)
+	}
+	r.schedule(o, 0)
+	if o.due != first || o.more != 1 {
+		t.Error("a question puts it off")
+	}
+	o.due = time.Now()
+	r.announceDue()
+	if o.due.IsZero() || o.more != 0 || time.Until(o.due) < repeatAfter/2 {
+		t.Errorf("the second one: %+v", o)
+	}
+	o.due = time.Now()
+	r.announceDue()
+	if !o.due.IsZero() {
+		t.Errorf("a third one: %+v", o)
+	}
+	r.schedule(o, 0)
+	if o.due.Before(o.last.Add(repeatAfter)) {
+		t.Errorf("asked for at once: %+v", o)
+	}
+}

@@ -28,8 +28,9 @@ import (
 const (
 	folder        = "servers"
 	recordVersion = 1
-	maxRecord     = 8 << 10 // bytes of a file
-	maxFiles      = 4096    // looked at in one folder
+	maxRecord     = 8 << 10      // bytes of a file
+	maxFiles      = 4096         // looked at in one folder
+	maxTries      = 2 * maxDoors // at a file of one's own
 )
 
 var fileName = regexp.MustCompile(`^[0-9]+-[0-9]+\.json$`)
@@ -106,9 +107,13 @@ func register(records []record) (files []*os.File, err error) {
 // claim takes the first free file of this process from number n on, empty and
 // locked.
 func claim(dir string, n int) (*os.File, int, error) {
-	for tries := 0; tries < 2*maxFiles; tries++ {
+	for tries := 0; ; tries++ {
 		path := filepath.Join(dir, strconv.Itoa(os.Getpid())+"-"+strconv.Itoa(n)+".json")
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+		if err != nil && isGoing(err) && tries < maxTries {
+			n++
+			continue
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -117,14 +122,16 @@ func claim(dir string, n int) (*os.File, int, error) {
 			f.Close()
 			return nil, 0, fmt.Errorf("%s cannot be locked: %w", path, err)
 		}
-		if !free { // another list of this process, or somebody is just looking
+		// Locked: by another list of this process, or somebody is just looking.
+		// Another file: between opening and locking somebody swept it away.
+		if here := isAt(f, path); !free || !here {
 			f.Close()
-			n++
-			continue
-		}
-		// Between opening and locking somebody may have swept it away.
-		if !isAt(f, path) {
-			f.Close()
+			if tries == maxTries {
+				return nil, 0, errors.New("too many files of this process")
+			}
+			if here {
+				n++
+			}
 			continue
 		}
 		if err := f.Truncate(0); err != nil {
@@ -133,7 +140,6 @@ func claim(dir string, n int) (*os.File, int, error) {
 		}
 		return f, n, nil
 	}
-	return nil, 0, errors.New("too many files of this process")
 }
 
 // Local lists the servers in the registries of this machine that this user may

@@ -115,7 +115,7 @@ func (r *responder) refresh(ctx context.Context) {
 	}
 	if r.shared[0] == nil && r.shared[1] == nil && !r.told {
 		r.told = true
-		r.log.Warn("this server is not announced on the network: UDP port 5353 cannot be shared; kd -QR with this machine's name may still find it", "error", first)
+		r.log.Warn("this server is not announced on the network; kd -QR without a machine will not find it", "port", r.lan.mdnsPort, "error", first)
 	}
 	there := make(map[int]bool)
 	for _, w := range r.lan.ways() {
