@@ -30,7 +30,7 @@ var built = sync.OnceValues(func() (*programs, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"kd", "kdsrv"} {
+	for _, name := range []string{"kd", "kdsrv", "kdprx"} {
 		out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), "openkd/cmd/"+name).CombinedOutput()
 		if err != nil {
 			return nil, fmt.Errorf("%s does not build: %w\n%s", name, err, out)
@@ -398,7 +398,7 @@ func TestMainJob(t *testing.T) {
 			t.Fatalf("%q is missing:\n%s", must, want)
 		}
 	}
-	for _, d := range doors() {
+	for _, d := range append(doors(), chains()...) {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
