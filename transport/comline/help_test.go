@@ -2,16 +2,14 @@ package comline
 
 import (
 	"context"
+	"fmt"
 	"io"
-	"net"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
-
-	"openkd/transport"
 )
 
 func TestMain(m *testing.M) {
@@ -22,9 +20,36 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// helperEnv makes the test binary another program that uses a line: see helper.
 const helperEnv = "COMLINE_TEST_HELPER"
 
-func helper() {}
+// helper listens on a channel, echoes, and ends with its standard input. Its
+// arguments are the port, the directory and the channel.
+func helper() {
+	channel, _ := strconv.Atoi(os.Args[3])
+	ln, err := Listen(context.Background(), Config{Port: os.Args[1], Baud: fast, Dir: os.Args[2]}, channel)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				io.Copy(c, c)
+			}()
+		}
+	}()
+	fmt.Println("ready")
+	io.Copy(io.Discard, os.Stdin)
+	ln.Close()
+}
+
+const fast = 12_000_000
 
 // end is one end of a cable.
 type end struct {
@@ -93,6 +118,34 @@ func (e *end) Close() error {
 	return nil
 }
 
+// unplug is an end whose Close leaves the cable as it is, so that it can be
+// opened again.
+type unplug struct {
+	*end
+	closed bool // guarded by end.r.mu
+}
+
+func (u *unplug) Close() error {
+	u.r.mu.Lock()
+	defer u.r.mu.Unlock()
+	u.closed = true
+	u.r.c.Broadcast()
+	return nil
+}
+
+func (u *unplug) Read(b []byte) (int, error) {
+	u.r.mu.Lock()
+	for len(u.r.buf) == 0 && !u.closed && !u.r.closed {
+		u.r.c.Wait()
+	}
+	closed := u.closed
+	u.r.mu.Unlock()
+	if closed {
+		return 0, os.ErrClosed
+	}
+	return u.end.Read(b)
+}
+
 // dir is a directory with a short name: the path of a socket has 104 characters
 // on some systems.
 func dir(t testing.TB) string {
@@ -104,50 +157,18 @@ func dir(t testing.TB) string {
 	return d
 }
 
-// wires are the configurations of the two ends of a cable in memory.
+// ends are the configurations of the two ends of a cable in memory.
 func ends(t testing.TB, baud int, wrap func(io.ReadWriteCloser) io.ReadWriteCloser) (a, b Config) {
 	x, y := cable()
 	d := dir(t)
 	cfg := func(name string, e *end) Config {
-		var dev io.ReadWriteCloser = e
-		if wrap != nil {
-			dev = wrap(e)
+		open := func(context.Context) (io.ReadWriteCloser, error) {
+			if wrap != nil {
+				return wrap(&unplug{end: e}), nil
+			}
+			return &unplug{end: e}, nil
 		}
-		return Config{Port: name, Baud: baud, Dir: d, Open: func(context.Context) (io.ReadWriteCloser, error) { return dev, nil }}
+		return Config{Port: name, Baud: baud, Dir: d, Open: open}
 	}
 	return cfg("a", x), cfg("b", y)
-}
-
-// pairs returns a function that makes connected streams over one line.
-func pairs(t testing.TB, a, b Config) func(t *testing.T) (transport.Conn, transport.Conn) {
-	var la, lb Lines
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	ln, err := lb.Listen(ctx, b, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keep, err := la.Listen(ctx, a, 200) // so that the line stays open between pairs
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		keep.Close()
-		ln.Close()
-		cancel()
-	})
-	return func(t *testing.T) (transport.Conn, transport.Conn) {
-		got := make(chan net.Conn, 1)
-		go func() {
-			c, err := ln.Accept()
-			if err != nil {
-				t.Error(err)
-			}
-			got <- c
-		}()
-		c, err := la.Dial(ctx, a, 3)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c.(transport.Conn), (<-got).(transport.Conn)
-	}
 }

@@ -66,7 +66,7 @@ type message struct {
 	counts  []uint64
 }
 
-// withText and hasCode tell the shapes of the bodies apart.
+// hasCode reports whether the body is a code and a text.
 func (m message) hasCode() bool {
 	switch m.kind {
 	case msgRefused, msgReset, msgDenied, msgTaken:
@@ -184,7 +184,7 @@ func parseMessage(b []byte) (m message, rest []byte, err error) {
 // clean makes a text from outside fit for a terminal.
 func clean(b []byte) string {
 	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r

@@ -44,8 +44,8 @@ type mux struct {
 	lingering int    // streams of this process that are closed and not yet sent out
 
 	out   []pending
-	ready queue[*channelQueue]
-	chans [MaxChannel + 1]*channelQueue
+	turns turns[*channelTurns]
+	chans [MaxChannel + 1]*channelTurns
 }
 
 // pending is a small message to send: m, or what a stream has to tell by then.
@@ -54,11 +54,69 @@ type pending struct {
 	credit *stream
 }
 
-// channelQueue is the streams of one channel that may send. Channels take turns
-// and so do the streams of each, a frame at a time, so that neither a long
-// transfer nor a thousand streams on a channel make another one wait.
-type channelQueue struct {
-	ready queue[*stream]
+// turns decides who sends next among those that have something to send: each
+// may fill one frame, then come the others. Who has just come back with
+// something goes first, so that a few bytes do not wait for every long transfer;
+// but only once in a round, so that the transfers go on (the scheduler of
+// FQ-CoDel, RFC 8290 section 4.1). Channels take turns, and so do the streams of
+// each.
+type turns[T turner] struct {
+	fresh, rest queue[T]
+}
+
+type turner interface {
+	sendableLocked() bool
+	listedLocked() *bool // whether it is in a queue
+}
+
+func (t *turns[T]) add(v T) {
+	if listed := v.listedLocked(); !*listed {
+		*listed = true
+		t.fresh.push(v)
+	}
+}
+
+// next returns who is to send, and whether it has just come back. served must
+// follow, if it sends.
+func (t *turns[T]) next() (v T, fresh, ok bool) {
+	for _, q := range []*queue[T]{&t.fresh, &t.rest} {
+		for !q.empty() {
+			if v = q.items[q.head]; v.sendableLocked() {
+				return v, q == &t.fresh, true
+			}
+			*q.pop().listedLocked() = false
+		}
+	}
+	return v, false, false
+}
+
+// served puts who has sent where its next turn is. One that has just come back
+// stays for the round even if it has nothing more.
+func (t *turns[T]) served(fresh bool) {
+	var v T
+	if fresh {
+		v = t.fresh.pop()
+	} else {
+		v = t.rest.pop()
+	}
+	if v.sendableLocked() || fresh && !t.rest.empty() {
+		t.rest.push(v)
+	} else {
+		*v.listedLocked() = false
+	}
+}
+
+// channelTurns is a channel among the others.
+type channelTurns struct {
+	turns  turns[*stream]
+	listed bool
+}
+
+func (c *channelTurns) listedLocked() *bool { return &c.listed }
+
+func (c *channelTurns) sendableLocked() bool {
+	_, _, ok := c.turns.next()
+	return ok
 }
 
 // queue is first in, first out.
@@ -152,7 +210,7 @@ func (m *mux) fail(err error) {
 		s.overLocked(err)
 	}
 	m.out = nil
-	m.ready = queue[*channelQueue]{}
+	m.turns = turns[*channelTurns]{}
 	clear(m.chans[:])
 }
 
@@ -179,35 +237,36 @@ func (m *mux) fill(b []byte, most int) []byte {
 		sent++
 	}
 	m.out = slices.Delete(m.out, 0, sent)
-	for !m.ready.empty() && most-len(b) >= minChunk {
-		c := m.ready.pop()
-		s := c.ready.pop()
+	small := false
+	for most-len(b) >= minChunk {
+		c, freshChannel, ok := m.turns.next()
+		if !ok {
+			break
+		}
+		s, fresh, _ := c.turns.next()
+		if small && !fresh && !freshChannel {
+			break // it would fill the frame, for which the others would wait
+		}
 		b = s.fillLocked(b, most)
-		if s.queued = s.sendableLocked(); s.queued {
-			c.ready.push(s)
-		}
-		if !c.ready.empty() {
-			m.ready.push(c)
-		}
+		c.turns.served(fresh)
+		m.turns.served(freshChannel)
+		small = small || fresh || freshChannel
 	}
 	return b
 }
 
 // readyLocked gives a stream its turns.
 func (m *mux) readyLocked(s *stream) {
-	if s.queued || !s.sendableLocked() {
+	if !s.sendableLocked() {
 		return
 	}
-	s.queued = true
 	c := m.chans[s.channel]
 	if c == nil {
-		c = &channelQueue{}
+		c = &channelTurns{}
 		m.chans[s.channel] = c
 	}
-	if c.ready.empty() {
-		m.ready.push(c)
-	}
-	c.ready.push(s)
+	c.turns.add(s)
+	m.turns.add(c)
 	m.wake()
 }
 

@@ -68,7 +68,7 @@ type stream struct {
 	finAsked bool
 	finSent  bool
 	stopped  bool // the other side reads nothing more
-	queued   bool
+	listed   bool
 	wd       deadline
 }
 
@@ -185,6 +185,8 @@ func (s *stream) wakeLocked() {
 	s.readable.Broadcast()
 	s.writable.Broadcast()
 }
+
+func (s *stream) listedLocked() *bool { return &s.listed }
 
 // sendableLocked reports whether the stream has something to send and may.
 func (s *stream) sendableLocked() bool {

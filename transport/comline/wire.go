@@ -26,7 +26,7 @@ const (
 
 // Sizes that depend on the speed.
 const (
-	minPayload = 48
+	minPayload = 64
 	// backlog is how much of the line's time may wait in the system's buffer.
 	// More would make a small message wait; less would leave the line idle while
 	// this program sleeps a bit long.
@@ -63,8 +63,8 @@ type Stats struct {
 	FramesIn, FramesOut uint64
 	Resends             uint64        // data frames that went again
 	Duplicates          uint64        // data frames that came again
-	BadChecksums        uint64        // pieces with a wrong checksum, and those of other sessions
-	Rubbish             uint64        // bytes that were no frame, those of bad ones included
+	BadChecksums        uint64        // pieces that had a wrong checksum, or were too spoilt to have one
+	Rubbish             uint64        // bytes of those, and of what came while nobody was there
 	Echoes              uint64        // frames of this end that came back
 	Sessions            uint64        // times that the other end was found
 	Streams             uint64        // open now
@@ -294,6 +294,9 @@ func (w *wire) input(sealed []byte, n int) {
 		w.heard = now
 	} else {
 		w.stats.Rubbish += uint64(n)
+		if w.sess != nil && w.sess.known {
+			w.stats.BadChecksums++
+		}
 	}
 	s := w.sess
 	w.mu.Unlock()
@@ -317,7 +320,6 @@ func (w *wire) frameLocked(sealed []byte, now time.Time, deliver func([]byte)) b
 	case frameHello, frameBye:
 		b, ok := unseal(sealed, nil)
 		if !ok {
-			w.stats.BadChecksums++
 			return false
 		}
 		h, err := parseHello(b)
@@ -348,12 +350,10 @@ func (w *wire) frameLocked(sealed []byte, now time.Time, deliver func([]byte)) b
 	case frameAck, frameData:
 		s := w.sess
 		if s == nil {
-			w.stats.BadChecksums++
 			return false
 		}
 		b, ok := unseal(sealed, s.from)
 		if !ok {
-			w.stats.BadChecksums++
 			return false
 		}
 		p, err := parsePacket(b)
@@ -422,7 +422,11 @@ func (w *wire) dropLocked(err error) {
 	if s.known {
 		w.id = newID()
 		w.greet = greetings
-		w.log.Warn("the session with the other end of the line is over", "port", w.name, "reason", err)
+		level := slog.LevelWarn
+		if err == errPeerLeft {
+			level = slog.LevelInfo
+		}
+		w.log.Log(context.Background(), level, "the session with the other end of the line is over", "port", w.name, "reason", err)
 	}
 	w.changedLocked()
 	w.wake()
