@@ -87,6 +87,22 @@ func announceOn(t *testing.T, l lan, entries ...Entry) *Announcement {
 	return a
 }
 
+// finds asks until the answer is complete: on a busy computer a second may pass
+// before anybody answers.
+func finds(t *testing.T, want string, ask func() ([]Server, error)) (got []Server) {
+	t.Helper()
+	for range 20 {
+		var err error
+		if got, err = ask(); err == nil && lines(got) == want {
+			return got
+		} else if err != nil {
+			t.Log(err)
+		}
+	}
+	t.Fatalf("found:\n%swant:\n%s", lines(got), want)
+	return nil
+}
+
 const three = "Debugger Server - tcp:Port=6\n" +
 	"Remote Kernel Debugger Server - com:Port=com1,Baud=115200,Channel=3\n" +
 	"Remote Kernel Debugger Server - tcp:Port=53:60,Password=*\n"
@@ -103,22 +119,14 @@ func TestMulticast(t *testing.T) {
 	runDir(t)
 	a := announceOn(t, l, threeDoors()...)
 	b := announceOn(t, l, entry(Kernel, "ssl:proto=tls13,certuser=ab 38 f7,port=9"))
-	quiet, err := Announce(t.Context(), []Entry{entry(Kernel, "tcp:port=99")}, Options{LocalOnly: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	quiet.Close()
-	got, err := l.browse(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Those of the registry, and again those that look like another machine's.
-	got = slices.DeleteFunc(got, Server.Here)
+	quiet := announceLocal(t, entry(Kernel, "tcp:port=99"))
 	const ssl = "Remote Kernel Debugger Server - ssl:Proto=tls13,CertUser=ab 38 f7,Port=9\n"
 	want := strings.Replace(three, "Remote Kernel Debugger Server - tcp", ssl+"Remote Kernel Debugger Server - tcp", 1)
-	if s := lines(got); s != want {
-		t.Errorf("found:\n%swant:\n%s", s, want)
-	}
+	got := finds(t, want, func() ([]Server, error) {
+		got, err := l.browse(t.Context(), "")
+		// There are those of the registry, and again those that look like another machine's.
+		return slices.DeleteFunc(got, Server.Here), err
+	})
 	for _, s := range got {
 		if !isOwn(s.Addr) || s.Release != "1.2.3" || s.Host != hostname() || s.PID != 0 {
 			t.Errorf("%s at %v, %s, %s, %d", s, s.Addr, s.Host, s.Release, s.PID)
@@ -134,6 +142,7 @@ func TestMulticast(t *testing.T) {
 	}
 	a.Close()
 	b.Close()
+	quiet.Close()
 	if got, err := l.browse(t.Context(), ""); err != nil || len(got) != 0 {
 		t.Errorf("after their end: %v, %v", lines(got), err)
 	}
@@ -148,13 +157,7 @@ func TestOwnMachine(t *testing.T) {
 	announceOn(t, l, entry(Kernel, "tcp:port=9"))
 	runDir(t)
 	announceOn(t, l, threeDoors()...)
-	got, err := l.browse(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s := lines(got); s != three+"Remote Kernel Debugger Server - tcp:Port=9\n" {
-		t.Errorf("found:\n%s", s)
-	}
+	got := finds(t, three+"Remote Kernel Debugger Server - tcp:Port=9\n", func() ([]Server, error) { return l.browse(t.Context(), "") })
 	for _, s := range got {
 		if !s.Here() {
 			t.Errorf("%s is at %v", s, s.Addr)
@@ -179,17 +182,9 @@ func TestAskedByAddress(t *testing.T) {
 	a := announceOn(t, l, threeDoors()...)
 	b := announceOn(t, l, entry(Kernel, "tcp:port=9"))
 	waitDirect(t, l)
-	if _, err := Announce(t.Context(), []Entry{entry(Kernel, "tcp:port=99")}, Options{LocalOnly: true}); err != nil {
-		t.Fatal(err)
-	}
+	announceLocal(t, entry(Kernel, "tcp:port=99"))
 	for _, addr := range []string{"127.0.0.1", "localhost"} {
-		got, err := l.machine(t.Context(), addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s := lines(got); s != three+"Remote Kernel Debugger Server - tcp:Port=9\n" {
-			t.Errorf("%s has:\n%s", addr, s)
-		}
+		finds(t, three+"Remote Kernel Debugger Server - tcp:Port=9\n", func() ([]Server, error) { return l.machine(t.Context(), addr) })
 	}
 	a.Close()
 	b.Close()
@@ -213,10 +208,11 @@ func TestManyDoors(t *testing.T) {
 		}
 		announceOn(t, l, entries...)
 		waitDirect(t, l)
-		got, err := l.machine(t.Context(), "127.0.0.1")
-		if err != nil || len(got) != len(entries) {
-			t.Errorf("stranger %v: %v\n%s", strange, err, lines(got))
+		want := ""
+		for _, e := range entries {
+			want += "Remote Kernel Debugger Server - " + e.Transport.String() + "\n"
 		}
+		finds(t, want, func() ([]Server, error) { return l.machine(t.Context(), "127.0.0.1") })
 	}
 }
 
@@ -557,16 +553,13 @@ func TestAnnouncements(t *testing.T) {
 	r.ways[1] = o
 	r.schedule(o, 1)
 	first := o.due
-	if d := time.Until(first); d > delayMost {
-		t.Errorf("the first one in %v", d)
-	}
 	r.schedule(o, 0)
 	if o.due != first || o.more != 1 {
 		t.Error("a question puts it off")
 	}
 	o.due = time.Now()
 	r.announceDue()
-	if o.due.IsZero() || o.more != 0 || time.Until(o.due) < repeatAfter/2 {
+	if o.due.IsZero() || o.more != 0 || o.due.Before(o.last.Add(repeatAfter)) {
 		t.Errorf("the second one: %+v", o)
 	}
 	o.due = time.Now()
