@@ -3,13 +3,14 @@ package repeater
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	mrand "math/rand/v2"
+	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -23,7 +24,17 @@ import (
 	"openkd/transport/transporttest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "kd") // short: socket names are
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv("OPENKD_RUN_DIR", dir) // where pipes are
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
 
 // patience bounds every wait; nothing comes near it.
 const patience = 20 * time.Second
@@ -106,7 +117,7 @@ func reverse(port int) connstr.Transport {
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
-		p := 20000 + mrand.IntN(10000)
+		p := 20000 + rand.IntN(10000)
 		if l, err := net.Listen("tcp", fmt.Sprintf(":%d", p)); err == nil {
 			l.Close()
 			return p
@@ -259,6 +270,13 @@ func TestConformance(t *testing.T) {
 			return secure(t, tcp(0), func(l transport.Listener) connstr.Transport {
 				first := start(t, to(l.Transport().Port), tcp(0), Options{Keep: true})
 				return to(start(t, to(first.port()), tcp(0), Options{Keep: true}).port())
+			})
+		}},
+		{"through two, a pipe between them", func(t *testing.T) (transport.Conn, transport.Conn) {
+			return secure(t, tcp(0), func(l transport.Listener) connstr.Transport {
+				name := "kd" + crand.Text()[:10]
+				start(t, to(l.Transport().Port), connstr.Transport{Proto: "npipe", Pipe: name}, Options{Keep: true})
+				return to(start(t, connstr.Transport{Proto: "npipe", Server: ".", Pipe: name}, tcp(0), Options{Keep: true}).port())
 			})
 		}},
 		{"the server connects in", func(t *testing.T) (transport.Conn, transport.Conn) {
@@ -500,7 +518,7 @@ func TestFlood(t *testing.T) {
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(60 * time.Second))
 			msg := make([]byte, 3000)
-			rand.Read(msg)
+			crand.Read(msg)
 			talk := func() {
 				if _, err := c.Write(msg); err != nil {
 					t.Error(err)
@@ -774,28 +792,55 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// BenchmarkThroughput prints how much a repeater costs against none.
+// BenchmarkThroughput prints what share is left of the throughput of a loop
+// that copies between the same sockets, and of no stop on the way at all.
 func BenchmarkThroughput(b *testing.B) {
 	const size = 64 << 20
-	run := func(b *testing.B, port int, l net.Listener) {
-		c := dial(b, port)
-		s := accept(b, l)
-		c.SetDeadline(time.Time{})
-		s.SetDeadline(time.Time{})
-		b.SetBytes(size)
-		chunk := make([]byte, 64<<10)
-		for b.Loop() {
-			go func() {
-				for range size / len(chunk) {
-					c.Write(chunk)
-				}
-			}()
-			if _, err := io.CopyN(io.Discard, s, size); err != nil {
-				b.Fatal(err)
+	l, port := listenTCP(b)
+	loop, loopPort := listenTCP(b)
+	go func() {
+		in, err := loop.Accept()
+		if err != nil {
+			return
+		}
+		defer in.Close()
+		out, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return
+		}
+		defer out.Close()
+		buf := make([]byte, bigBuffer)
+		for {
+			n, err := in.Read(buf)
+			if _, werr := out.Write(buf[:n]); err != nil || werr != nil {
+				return
 			}
 		}
+	}()
+	var took [3]time.Duration
+	var from, into [3]net.Conn
+	for i, p := range []int{port, loopPort, start(b, to(port), tcp(0), Options{Keep: true}).port()} {
+		from[i] = dial(b, p)
+		from[i].SetDeadline(time.Time{})
+		into[i] = accept(b, l)
+		into[i].SetDeadline(time.Time{})
 	}
-	l, port := listenTCP(b)
-	b.Run("none", func(b *testing.B) { run(b, port, l) })
-	b.Run("one", func(b *testing.B) { run(b, start(b, to(port), tcp(0), Options{Keep: true}).port(), l) })
+	chunk := make([]byte, 64<<10)
+	b.SetBytes(size)
+	for b.Loop() {
+		for i := range took {
+			begin := time.Now()
+			go func() {
+				for range size / len(chunk) {
+					from[i].Write(chunk)
+				}
+			}()
+			if _, err := io.CopyN(io.Discard, into[i], size); err != nil {
+				b.Fatal(err)
+			}
+			took[i] += time.Since(begin)
+		}
+	}
+	b.ReportMetric(float64(took[1])/float64(took[2]), "of-a-copy-loop")
+	b.ReportMetric(float64(took[0])/float64(took[2]), "of-no-stop")
 }

@@ -11,13 +11,14 @@ import (
 
 // flags is kdprx's command line.
 type flags struct {
-	server  *connstr.Transport // -c
-	client  *connstr.Transport // -s
-	keep    bool
-	logFile string
-	verbose bool
-	version bool
-	help    bool
+	server    *connstr.Transport // -c
+	client    *connstr.Transport // -s
+	keep      bool
+	pipeUsers []string // -pipeusers
+	logFile   string
+	verbose   bool
+	version   bool
+	help      bool
 }
 
 // option is one row of the table.
@@ -55,17 +56,30 @@ func options() []option {
 				"com:port=<port>,baud=<rate>,channel=<0..254>"},
 		{names: []string{"s"}, arg: "transport", example: "tcp:port=9001", set: side("s", false, func(f *flags) **connstr.Transport { return &f.client }),
 			help: "what clients connect to, in the words of a server:\n" +
-				"tcp:port=<n>|<low>:<high>[,ipversion=6]\n" +
+				"tcp:port=<n>|<low>:<high>[,ipversion=6][,IcfEnable]\n" +
 				"tcp:port=<n>,clicon=<host>[,ipversion=6]   the client is connected to\n" +
-				"npipe:pipe=<name>\n" +
+				"npipe:pipe=<name>[,IcfEnable]\n" +
 				"com:port=<port>,baud=<rate>,channel=<0..254>"},
 		{names: []string{"p"}, set: flag(func(f *flags) *bool { return &f.keep }), help: "stay when the last connection has ended"},
+		{names: []string{"pipeusers"}, arg: "names", example: `ann;LAB\ben`, set: setPipeUsers,
+			help: "who may use npipe: on Windows besides this account and the\nadministrators: accounts, groups or SIDs, with ; between them"},
 		{names: []string{"logfile"}, arg: "file", example: "kdprx.log", set: func(f *flags, v string) error { f.logFile = v; return nil },
 			help: "append the log to a file instead of standard error"},
 		{names: []string{"v"}, set: flag(func(f *flags) *bool { return &f.verbose }), help: "log more"},
 		{names: []string{"version"}, set: flag(func(f *flags) *bool { return &f.version }), help: "print the version"},
 		{names: []string{"?", "h", "help"}, set: flag(func(f *flags) *bool { return &f.help }), help: "print this"},
 	}
+}
+
+func setPipeUsers(f *flags, v string) error {
+	for name := range strings.SplitSeq(v, ";") {
+		name = strings.TrimSpace(name)
+		if name == "" {
+			return fmt.Errorf(`-pipeusers %q: a name is missing; write -pipeusers ann or -pipeusers "ann;LAB\ben"`, v)
+		}
+		f.pipeUsers = append(f.pipeUsers, name)
+	}
+	return nil
 }
 
 func parse(args []string) (flags, error) {
@@ -150,6 +164,10 @@ func usage() string {
 			left += " " + o.arg
 		}
 		for line := range strings.SplitSeq(o.help, "\n") {
+			if len(left) > 15 {
+				fmt.Fprintf(&b, "  %s\n", left)
+				left = ""
+			}
 			fmt.Fprintf(&b, "  %-15s %s\n", left, line)
 			left = ""
 		}

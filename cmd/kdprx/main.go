@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"openkd/connstr"
+	"openkd/internal/firewall"
 	"openkd/internal/version"
 	"openkd/repeater"
 )
@@ -69,13 +70,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	log := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
 
-	r, err := repeater.Open(ctx, *f.server, *f.client, repeater.Options{Logger: log, Keep: f.keep})
+	r, err := repeater.Open(ctx, *f.server, *f.client, repeater.Options{Logger: log, Keep: f.keep, PipeUsers: f.pipeUsers})
 	if err != nil {
 		fmt.Fprintln(stderr, "kdprx:", err)
 		return exitListen
 	}
 	if f.client.Firewall {
-		log.Warn("IcfEnable: the firewall is not touched; allow this door by hand if it blocks", "door", r.Client().String())
+		text, err := firewall.This().Allow(ctx, r.Client())
+		if err != nil {
+			text = err.Error()
+		}
+		fmt.Fprintln(stderr, "kdprx:", text) // for who starts it, wherever the log goes
 	}
 	fmt.Fprintln(stdout, announce(r.Client(), r.Server()))
 	log.Info("started", "version", version.String(), "pid", os.Getpid(), "keep", f.keep)

@@ -72,6 +72,7 @@ func TestCommandLine(t *testing.T) {
 		{"-s ssl:proto=tls13,certuser=x,port=1 -c tcp:server=h,port=1", 1, "", "-s: ssl: is not for a repeater: write tcp: instead"},
 		{"-s tcp:port=1 -c spipe:proto=tls13,certuser=x,pipe=p,server=h", 1, "", "write npipe: instead"},
 		{"-s com:port=com2,baud=9600,channel=1 -c com:port=COM2,baud=9600,channel=2", 1, "", "both name the serial port"},
+		{"-pipeusers ann;;ben -s npipe:pipe=x -c tcp:server=h,port=1", 1, "", "a name is missing"},
 		{"-s tcp:port=0,clicon=h -c tcp:server=h,port=1", 1, "", "port=0"},
 		{"-s tcp:port=1:5,clicon=h -c tcp:server=h,port=1", 1, "", "only the side that listens"},
 		{fmt.Sprintf("-s tcp:port=%d -c tcp:server=192.0.2.1,port=1", busy), 2, "", "taken by another program"},
