@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"strings"
 	"syscall"
 
 	"openkd/connstr"
@@ -100,36 +99,9 @@ func announce(client, server connstr.Transport) string {
 		at = "on " + client.ClientOf + " wait with"
 	}
 	s := fmt.Sprintf(`kdprx: passing %s on to %s (%s kd -k "kdsrv:server=@{%s},trans=@{com:port=<device>,baud=115200}", with the server's password= if it has one`,
-		client, server, at, twin(client, host))
+		client, server, at, client.ForClient(host, runtime.GOOS == "windows"))
 	if server.ClientOf != "" {
-		s += fmt.Sprintf("; on %s connect in with kdsrv -t %s", server.ClientOf, twin(server, host))
+		s += fmt.Sprintf("; on %s connect in with kdsrv -t %s", server.ClientOf, server.ForClient(host, false))
 	}
 	return s + ")"
-}
-
-// twin is what the other side of a door says that is listened on here, or of a
-// reverse one that either side has.
-func twin(t connstr.Transport, host string) string {
-	var p []string
-	add := func(format string, a ...any) { p = append(p, fmt.Sprintf(format, a...)) }
-	switch t.Proto {
-	case "tcp":
-		if t.ClientOf != "" {
-			add("clicon=%s", host)
-		} else {
-			add("server=%s", host)
-		}
-		add("port=%d", t.Port)
-		if t.IPv6 {
-			add("ipversion=6")
-		}
-	case "npipe":
-		add("server=%s", host)
-		add("pipe=%s", t.Pipe)
-	case "com":
-		add("port=<port>")
-		add("baud=%d", t.Baud)
-		add("channel=%d", t.Channel)
-	}
-	return t.Proto + ":" + strings.Join(p, ",")
 }

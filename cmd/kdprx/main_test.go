@@ -196,7 +196,7 @@ func TestAnnounce(t *testing.T) {
 		{connstr.Transport{Proto: "npipe", Pipe: "near"}, connstr.Transport{Proto: "npipe", Server: "far", Pipe: "kd"},
 			[]string{"npipe:Pipe=near on to npipe:Pipe=kd,Server=far (", "server=@{npipe:server=", ",pipe=near}"}},
 		{connstr.Transport{Proto: "com", ComPort: "com1", Baud: 115200, Channel: 7}, connstr.Transport{Proto: "tcp", Server: "far", Port: 1},
-			[]string{"server=@{com:port=<port>,baud=115200,channel=7}"}},
+			[]string{"server=@{com:port=<your port>,baud=115200,channel=7}"}},
 	} {
 		got := announce(c.client, c.server)
 		for _, w := range c.want {

@@ -167,6 +167,6 @@ func announce(doors []transport.Listener) string {
 	if err != nil || host == "" {
 		host = "<host>"
 	}
-	to := clientLine(doors[0].Transport(), host, runtime.GOOS == "windows")
+	to := doors[0].Transport().ForClient(host, runtime.GOOS == "windows")
 	return fmt.Sprintf(`kdsrv: listening on %s (connect with kd -k "kdsrv:server=@{%s},trans=@{com:port=<device>,baud=115200}")`, strings.Join(at, " and "), to)
 }

@@ -1,16 +1,15 @@
-package main
+package connstr
 
 import (
 	"fmt"
 	"strings"
-
-	"openkd/connstr"
 )
 
-// clientLine is what a client writes in server=@{...} to come through a door of
-// the machine host. Where pipes do not reach beyond their machine the client's
-// is the same machine. What only a person can know is in angle brackets.
-func clientLine(t connstr.Transport, host string, pipesReach bool) string {
+// ForClient is what a client writes in server=@{...} to come through a server's
+// door of the machine host. Where pipes do not reach beyond their machine the
+// client's is the same machine. What only a person can know is in angle
+// brackets.
+func (t Transport) ForClient(host string, pipesReach bool) string {
 	var p []string
 	add := func(format string, a ...any) { p = append(p, fmt.Sprintf(format, a...)) }
 	if t.Secure != "" {

@@ -1,13 +1,11 @@
-package main
+package connstr
 
 import (
 	"strings"
 	"testing"
-
-	"openkd/connstr"
 )
 
-func TestClientLine(t *testing.T) {
+func TestForClient(t *testing.T) {
 	for _, c := range []struct {
 		door  string
 		reach bool
@@ -25,16 +23,16 @@ func TestClientLine(t *testing.T) {
 		{"ssl:proto=tls13,certuser=lab,port=443,clicon=box", true, "ssl:proto=tls13,certuser=lab,clicon=lab7,port=443"},
 		{"com:port=com2,baud=57600,channel=3,password=x", true, "com:port=<your port>,baud=57600,channel=3,password=<password>"},
 	} {
-		door, err := connstr.ParseTransport(c.door, true)
+		door, err := ParseTransport(c.door, true)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := clientLine(door, "lab7", c.reach)
+		got := door.ForClient("lab7", c.reach)
 		if got != c.want {
 			t.Errorf("%s: got  %s\nwant %s", c.door, got, c.want)
 		}
 		filled := strings.NewReplacer("<your port>", "com1", "<your certificate>", "me", "<password>", "x").Replace(got)
-		if _, err := connstr.ParseTransport(filled, false); err != nil {
+		if _, err := ParseTransport(filled, false); err != nil {
 			t.Errorf("%s: a client cannot write %s: %v", c.door, got, err)
 		}
 	}
