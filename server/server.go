@@ -250,7 +250,8 @@ func (s *Server) leave(c *client) {
 	defer s.mu.Unlock()
 	delete(s.present, c)
 	if c.d != nil {
-		c.d.clients--
+		in, out := c.meter.Bytes()
+		c.d.clients, c.d.in, c.d.out = c.d.clients-1, c.d.in+in, c.d.out+out
 	}
 }
 

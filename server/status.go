@@ -23,8 +23,10 @@ const (
 type door struct {
 	transport string // canonical, the password hidden
 	address   string
-	clients   int // guarded by the server's mu, as is accepted
-	accepted  uint64
+	// guarded by the server's mu
+	clients  int
+	accepted uint64
+	in, out  uint64 // bytes of clients that are gone
 }
 
 // client is one connection: what is known about it, and what it may ask.
@@ -112,14 +114,20 @@ func (s *Server) Status(ctx context.Context) *status.Server {
 	}
 	s.mu.Lock()
 	out.ClientCount = len(s.present)
-	for _, d := range s.doors {
-		out.Doors = append(out.Doors, status.Door{Transport: d.transport, Address: d.address, Clients: d.clients, Accepted: d.accepted})
-	}
+	in, to := map[*door]uint64{}, map[*door]uint64{}
 	for c := range s.present {
-		in, to := c.meter.Bytes()
+		i, o := c.meter.Bytes()
+		in[c.d] += i
+		to[c.d] += o
 		out.Clients = append(out.Clients, status.Client{
 			Peer: c.peer, Door: c.doorName(), Since: c.since, Owner: c.owner, Line: c.line,
-			BytesIn: in, BytesOut: to, RoundTrip: c.meter.RoundTrip(),
+			BytesIn: i, BytesOut: o, RoundTrip: c.meter.RoundTrip(),
+		})
+	}
+	for _, d := range s.doors {
+		out.Doors = append(out.Doors, status.Door{
+			Transport: d.transport, Address: d.address, Clients: d.clients, Accepted: d.accepted,
+			BytesIn: d.in + in[d], BytesOut: d.out + to[d],
 		})
 	}
 	s.mu.Unlock()

@@ -109,11 +109,19 @@ func TestStatus(t *testing.T) {
 		t.Errorf("the password is in\n%s%s", &text, js)
 	}
 
+	if door := s.Doors[0]; door.BytesIn < c.BytesIn || door.BytesOut < c.BytesOut {
+		t.Errorf("the door counts less than its client: %+v %+v", door, c)
+	}
+	was := s.Doors[0]
+
 	b.cut(true)
 	b.until("the connection is lost", func() bool {
 		s = b.srv.Status(t.Context())
 		return s.ClientCount == 1
 	})
+	if door := s.Doors[0]; door.BytesIn < was.BytesIn || door.BytesOut < was.BytesOut {
+		t.Errorf("the door's bytes went back: %+v, were %+v", door, was)
+	}
 	if ses := s.Sessions[1]; ses.Lost == nil || ses.GraceSeconds != 60 {
 		t.Errorf("session without its client: %+v", ses)
 	}

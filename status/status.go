@@ -36,6 +36,9 @@ type Door struct {
 	Address   string `cbor:"2,keyasint" json:"address"`   // that is listened on, or connected to
 	Clients   int    `cbor:"3,keyasint" json:"clients"`   // now
 	Accepted  uint64 `cbor:"4,keyasint" json:"accepted"`  // that proved the password, so far
+	// Bytes of all its clients so far, as in Client.
+	BytesIn  uint64 `cbor:"5,keyasint,omitempty" json:"bytesIn"`
+	BytesOut uint64 `cbor:"6,keyasint,omitempty" json:"bytesOut"`
 }
 
 // Session is one line, its target, and whose it is.

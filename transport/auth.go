@@ -132,6 +132,7 @@ var (
 	errTooMany       = errors.New("too many wrong passwords")
 	errNotAuth       = errors.New("not a password exchange")
 	errGaveUp        = errors.New("the client gave up the password exchange")
+	errNoPassword    = errors.New("no password was given")
 )
 
 // authServer is the other side of authClient. The peer's address is what
@@ -181,6 +182,9 @@ func authServer(ctx context.Context, c tlsStream, password string, peer net.Addr
 	}
 	var m3 [authLen3]byte
 	if _, err := io.ReadFull(c, m3[:]); err != nil {
+		if password != "" && m1[5]&flagPassword == 0 {
+			return errNoPassword
+		}
 		return errGaveUp
 	}
 	var m4 [authLen4]byte

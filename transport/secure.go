@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"openkd/connstr"
 	"openkd/transport/carrier"
 )
@@ -144,6 +146,7 @@ type secureListener struct {
 	log     *slog.Logger
 	cfg     *tls.Config
 	guesses *door
+	refusal *rate.Limiter // of lines of the log
 	ready   chan Conn
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -152,6 +155,7 @@ type secureListener struct {
 	mu      sync.Mutex
 	pending []*pending // oldest first
 	told    time.Time  // when an eviction was logged
+	unsaid  int        // refusals that were not logged
 	slot    chan struct{}
 }
 
@@ -168,7 +172,7 @@ func newSecureListener(ln carrier.Listener, cfg *tls.Config, o Options) *secureL
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &secureListener{
 		ln: ln, o: o, log: o.Logger.With("listening", ln.Addr().String()), cfg: cfg,
-		guesses: o.Limiter.door(t.Password), ready: make(chan Conn),
+		guesses: o.Limiter.door(t.Password), refusal: rate.NewLimiter(rate.Every(time.Second), 30), ready: make(chan Conn),
 		ctx: ctx, cancel: cancel, slot: make(chan struct{}, 1),
 	}
 	if t.Password == "" {
@@ -331,6 +335,23 @@ func (c *fromFirstByte) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// logRefusal says that a password was not taken. Who tries again and again must
+// not fill the log.
+func (l *secureListener) logRefusal(log *slog.Logger, why error) {
+	l.mu.Lock()
+	say := l.refusal.Allow()
+	more := l.unsaid
+	if say {
+		l.unsaid = 0
+	} else {
+		l.unsaid++
+	}
+	l.mu.Unlock()
+	if say {
+		log.Warn("password refused", "audit", "refuse", "door", l.Transport().String(), "reason", why, "unsaid", more)
+	}
+}
+
 func (l *secureListener) handshake(p *pending) {
 	defer l.wg.Done()
 	defer func() {
@@ -371,8 +392,8 @@ func (l *secureListener) handshake(p *pending) {
 	if err := authServer(ctx, c, l.ln.Transport().Password, p.conn.RemoteAddr(), l.guesses); err != nil {
 		c.Close()
 		switch {
-		case errors.Is(err, errWrongPassword), errors.Is(err, errTooMany):
-			log.Warn("password refused", "audit", "refuse", "door", l.Transport().String(), "reason", err)
+		case errors.Is(err, errWrongPassword), errors.Is(err, errTooMany), errors.Is(err, errNoPassword):
+			l.logRefusal(log, err)
 		default:
 			log.Debug("no password exchange", "error", err)
 		}

@@ -75,10 +75,13 @@ type Options struct {
 	OnListen func(connstr.Transport)
 	// PipeUsers may use a named pipe besides its owner (carrier.Options).
 	PipeUsers []string
+	// Socket is a listening socket for a tcp or ssl door that was opened
+	// already (carrier.Options).
+	Socket net.Listener
 }
 
 func (o Options) carrier() carrier.Options {
-	return carrier.Options{Logger: o.Logger, Within: o.Handshake, PipeUsers: o.PipeUsers}
+	return carrier.Options{Logger: o.Logger, Within: o.Handshake, PipeUsers: o.PipeUsers, Socket: o.Socket}
 }
 
 // Guesses limits how often a wrong password may be tried. Right passwords do

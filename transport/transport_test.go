@@ -208,6 +208,33 @@ func TestLogs(t *testing.T) {
 	}
 }
 
+// Who knocks again and again without the password does not fill the log, and
+// how often is told all the same.
+func TestRefusalsDoNotFillTheLog(t *testing.T) {
+	var log lockedBuilder
+	l := listen(t, "secret", transport.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	const knocks = 200
+	for range knocks {
+		if _, err := transport.Dial(t.Context(), dialTo(l, ""), transport.Options{}); err == nil {
+			t.Fatal("taken")
+		}
+	}
+	time.Sleep(1100 * time.Millisecond) // a line more is allowed
+	transport.Dial(t.Context(), dialTo(l, ""), transport.Options{})
+	l.Close() // every handshake has ended
+	lines := strings.Count(log.String(), "password refused")
+	unsaid := 0
+	for line := range strings.Lines(log.String()) {
+		if _, after, ok := strings.Cut(line, "unsaid="); ok {
+			n, _ := strconv.Atoi(strings.TrimSpace(after))
+			unsaid += n
+		}
+	}
+	if lines >= knocks/2 || lines+unsaid != knocks+1 || !strings.Contains(log.String(), `audit=refuse`) || !strings.Contains(log.String(), "no password was given") {
+		t.Errorf("%d lines, %d told as unsaid:\n%s", lines, unsaid, log.String())
+	}
+}
+
 func TestPortRange(t *testing.T) {
 	a := listen(t, "", transport.Options{})
 	port := a.Transport().Port

@@ -20,6 +20,10 @@ type flags struct {
 	grace      time.Duration
 	maxClients int
 	logFile    string
+	audit      string
+	metrics    string
+	status     bool
+	json       bool
 	noAnnounce bool
 	verbose    bool
 	version    bool
@@ -58,6 +62,13 @@ func options() []option {
 			help: fmt.Sprintf("how many clients are served at once; more are told so (default %d)", server.DefaultMaxClients)},
 		{names: []string{"logfile"}, arg: "file", example: "kdsrv.log", set: text(func(f *flags) *string { return &f.logFile }),
 			help: "append the log to a file instead of standard error"},
+		{names: []string{"audit"}, arg: "file", example: "kdsrv.audit", set: text(func(f *flags) *string { return &f.audit }),
+			help: "append who came, was refused, held what and left to a file too, as\nJSON lines"},
+		{names: []string{"metrics"}, arg: "address", example: "127.0.0.1:9100", set: text(func(f *flags) *string { return &f.metrics }),
+			help: "figures for Prometheus at http://<address>/metrics; a port alone is\nfor this machine only"},
+		{names: []string{"status"}, set: flag(func(f *flags) *bool { return &f.status }),
+			help: "show what every kdsrv of this user on this machine serves, and end"},
+		{names: []string{"json"}, set: flag(func(f *flags) *bool { return &f.json }), help: "-status as JSON"},
 		{names: []string{"noannounce"}, set: flag(func(f *flags) *bool { return &f.noAnnounce }),
 			help: "tell the network nothing; kd -QR lists this server on this machine\nonly (a door with hidden, or clicon=, nowhere)"},
 		{names: []string{"v"}, set: flag(func(f *flags) *bool { return &f.verbose }), help: "log more"},
@@ -157,7 +168,10 @@ func find(table []option, arg string) (*option, error) {
 
 // check looks at the options together.
 func (f *flags) check() error {
-	if f.help || f.version || f.makeCert != "" {
+	if f.json && !f.status {
+		return errors.New("-json belongs to -status")
+	}
+	if f.help || f.version || f.makeCert != "" || f.status {
 		return nil
 	}
 	if len(f.transports) == 0 {
@@ -181,7 +195,8 @@ const usageTail = `
 _NT_DEBUG_PORT and _NT_DEBUG_BAUD_RATE of this process. The server ends on
 Ctrl+C, SIGTERM, or .endpsrv from a client, and lets every target run.
 
-exit code: 0 ended on request, 1 the command line is wrong, 2 it cannot listen or log
+exit code: 0 ended on request, 1 the command line is wrong, 2 it cannot listen or log,
+  3 -status: no server runs
 `
 
 func usage() string {

@@ -26,6 +26,9 @@ import (
 
 // TestMain keeps the servers of these tests out of the list of this machine.
 func TestMain(m *testing.M) {
+	if os.Getenv(asMain) != "" {
+		main()
+	}
 	dir, err := os.MkdirTemp("", "kdsrv")
 	if err != nil {
 		panic(err)
@@ -86,6 +89,9 @@ func TestCommandLine(t *testing.T) {
 		{"-t tcp:port=0,channel=3", 1, "", "channel=3"},
 		{"-grace soon -t tcp:port=0", 1, "", "-grace \"soon\""},
 		{"-grace -1s -t tcp:port=0", 1, "", "-grace"},
+		{"-json -t tcp:port=0", 1, "", "-json belongs to -status"},
+		{"-metrics everywhere -t tcp:port=0", 2, "", "127.0.0.1:9100"},
+		{"-t tcp:port=0 -audit " + filepath.Join(t.TempDir(), "no", "such"), 2, "", "audit file"},
 		{"-maxclients 0 -t tcp:port=0", 1, "", "-maxclients \"0\""},
 		{"-pipeusers ann; -t npipe:pipe=x", 1, "", "-pipeusers \"ann;\": a name is missing"},
 		{"-t npipe:pipe=%s", 1, "", "pipe=%s"},

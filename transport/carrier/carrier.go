@@ -36,6 +36,9 @@ type Options struct {
 	// PipeUsers may use a named pipe besides its owner and the administrators:
 	// account names or SIDs on Windows, ignored elsewhere.
 	PipeUsers []string
+	// Socket is a listening socket for a tcp or ssl door that was opened
+	// already (socket activation). Listen takes it over.
+	Socket net.Listener
 }
 
 func (o Options) withDefaults() Options {
@@ -57,6 +60,9 @@ func Listen(ctx context.Context, t connstr.Transport, o Options) (Listener, erro
 	case "tcp", "ssl":
 		if t.ClientOf != "" {
 			return newReverse(t, o), nil
+		}
+		if o.Socket != nil {
+			return takeSocket(t, o.Socket), nil
 		}
 		return listenTCP(ctx, t, t.Server)
 	case "npipe", "spipe":

@@ -82,8 +82,12 @@ func listenTCP(ctx context.Context, t connstr.Transport, host string) (Listener,
 		}
 		return nil, fmt.Errorf("%s: cannot listen: %w", t.Proto, first)
 	}
+	return takeSocket(t, ln), nil
+}
+
+func takeSocket(t connstr.Transport, ln net.Listener) Listener {
 	if a, ok := ln.Addr().(*net.TCPAddr); ok {
 		t.Port = a.Port
 	}
-	return tcpListener{ln, t}, nil
+	return tcpListener{ln, t}
 }
