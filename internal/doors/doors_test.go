@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -15,6 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/creack/pty"
+	"golang.org/x/term"
+
+	"openkd/link/fault"
 	"openkd/sim"
 	"openkd/transport/certs"
 )
@@ -353,6 +358,25 @@ func doors() []door {
 			port, _ := s.kdsrv("ssl:proto=tls12,machuser=" + server.Thumbprint + ",clientca=" + client.Thumbprint + ",port=0," + password)
 			return "ssl:proto=tls12,machuser=" + server.Thumbprint + ",clientcert=person,server=127.0.0.1,port=" + port + "," + password
 		}},
+		{"npipe", func(s *site) string {
+			s.kdsrv("npipe:pipe=kernel," + password)
+			return "npipe:server=localhost,pipe=kernel," + password
+		}},
+		{"spipe", func(s *site) string {
+			m := s.certificate("certs", "lab")
+			s.kdsrv("spipe:proto=tls13,certuser=lab,pipe=secure," + password)
+			return "spipe:proto=tls13,certuser=" + m.Thumbprint + ",server=.,pipe=secure," + password
+		}},
+		{"com", func(s *site) string {
+			here, there := cable(s.t, fault.Config{})
+			s.kdsrv("com:port=" + there + ",baud=115200,channel=7," + password)
+			return "com:port=" + here + ",baud=115200,channel=7," + password
+		}},
+		{"com, a bad cable", func(s *site) string {
+			here, there := cable(s.t, fault.Config{Seed: 3, Drop: 1e-4, Corrupt: 1e-4, Duplicate: 1e-4, Spacing: 1})
+			s.kdsrv("com:port=" + there + ",baud=115200,channel=254," + password)
+			return "com:port=" + here + ",baud=115200,channel=254," + password
+		}},
 		{"reverse ssl", func(s *site) string {
 			s.certificate("certs", "lab")
 			port := freePort(s.t)
@@ -360,6 +384,41 @@ func doors() []door {
 			return "ssl:proto=tls1,certuser=lab,clicon=127.0.0.1,port=" + port + "," + password
 		}},
 	}
+}
+
+// cable joins two ptys and returns the names of their serial ends.
+func cable(t testing.TB, cfg fault.Config) (here, there string) {
+	t.Helper()
+	var ends [2]*os.File
+	var names [2]string
+	for i := range ends {
+		p, tty, err := pty.Open()
+		if err != nil {
+			t.Skip("no ptys here: ", err)
+		}
+		// The terminal stays open, or its other end would break between two users
+		// of it; raw, since the programs come later than the first byte.
+		if _, err := term.MakeRaw(int(tty.Fd())); err != nil {
+			t.Fatal(err)
+		}
+		// pty leaves its files blocking; Close would not wake their readers.
+		fd, err := syscall.Dup(int(p.Fd()))
+		if err == nil {
+			err = syscall.SetNonblock(fd, true)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		ends[i], names[i] = os.NewFile(uintptr(fd), "pty"), tty.Name()
+		t.Cleanup(func() { tty.Close() })
+	}
+	var wg sync.WaitGroup
+	bad := fault.New(ends[0], cfg)
+	wg.Go(func() { io.Copy(ends[1], bad) })
+	wg.Go(func() { io.Copy(bad, ends[1]) })
+	t.Cleanup(func() { bad.Close(); ends[1].Close(); wg.Wait() })
+	return names[0], names[1]
 }
 
 func listen(t testing.TB) net.Listener {

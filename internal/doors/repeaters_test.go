@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"openkd/connstr"
+	"openkd/link/fault"
 )
 
 // kdprx starts a repeater; the port of its first side is returned, if it has
@@ -58,6 +59,13 @@ func chains() []door {
 			s.kdsrv("spipe:proto=tls13,certuser=lab,pipe=far," + password)
 			s.kdprx("npipe:pipe=near", "npipe:server=.,pipe=far")
 			return "spipe:proto=tls13,certuser=" + m.Thumbprint + ",server=.,pipe=near," + password
+		}},
+		{"two repeaters, a cable between them", func(s *site) string {
+			here, there := cable(s.t, fault.Config{})
+			far, _ := s.kdsrv("tcp:port=0," + password)
+			s.kdprx("com:port="+there+",baud=115200,channel=3", at(far))
+			near, _ := s.kdprx("tcp:port=0", "com:port="+here+",baud=115200,channel=3")
+			return at(near) + "," + password
 		}},
 		{"reverse, the documented chain", func(s *site) string {
 			inner := freePort(s.t)

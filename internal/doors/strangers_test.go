@@ -48,7 +48,7 @@ func strangers() []stranger {
 	}
 	return []stranger{
 		{"says nothing", func(context.Context, net.Conn, *rand.Rand) {}},
-		{"random bytes", func(_ context.Context, c net.Conn, r *rand.Rand) { c.Write(random(r, 1+r.IntN(20000))) }},
+		{"random bytes", func(_ context.Context, c net.Conn, r *rand.Rand) { c.Write(random(r, 1+r.IntN(3000))) }},
 		{"a browser without TLS", func(_ context.Context, c net.Conn, _ *rand.Rand) {
 			io.WriteString(c, "GET / HTTP/1.1\r\nHost: lab\r\nUpgrade: websocket\r\n\r\n")
 		}},
@@ -56,7 +56,7 @@ func strangers() []stranger {
 		{"TLS, then silence", func(ctx context.Context, c net.Conn, _ *rand.Rand) { client(ctx, c, "openkd") }},
 		{"TLS, then rubbish", func(ctx context.Context, c net.Conn, r *rand.Rand) {
 			if t := client(ctx, c, "openkd"); t != nil {
-				t.Write(random(r, 5000))
+				t.Write(random(r, 3000))
 			}
 		}},
 		{"TLS, then half a password", func(ctx context.Context, c net.Conn, _ *rand.Rand) {
@@ -85,8 +85,8 @@ func strangers() []stranger {
 // his is answered, with the right bytes, and his connection is never lost.
 func TestStrangers(t *testing.T) {
 	for _, d := range append(doors(), chains()[:2]...) { // strangers meet the same at the other chains
-		if strings.HasPrefix(d.name, "reverse") {
-			continue // such a server opens no door; TestStrangersAtAWaitingClient is about its client
+		if strings.HasPrefix(d.name, "reverse") || strings.Contains(d.name, ", ") && d.name != "ssl, by name" {
+			continue // who connects out opens no door; variants of a door are no others
 		}
 		t.Run(d.name, func(t *testing.T) {
 			s := newSite(t)
@@ -102,7 +102,7 @@ func TestStrangers(t *testing.T) {
 			w := begin(ctx, t, tr, link)
 			defer w.leave()
 
-			want := make([]byte, 4096)
+			want := make([]byte, 512) // little enough for a serial line
 			if m.ReadVirtual(w.base, want) != len(want) {
 				t.Fatal("the machine has no kernel there")
 			}
@@ -131,7 +131,7 @@ func TestStrangers(t *testing.T) {
 			gone := make(chan struct{})
 			go func() { wg.Wait(); close(gone) }()
 			reads := 0
-			for busy := true; busy || reads < 200; reads++ {
+			for busy := true; busy || reads < 50; reads++ {
 				read()
 				select {
 				case <-gone:

@@ -2,16 +2,36 @@ package carrier
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net"
 
 	"openkd/connstr"
+	"openkd/transport/comline"
 )
 
-func listenCom(context.Context, connstr.Transport, Options) (Listener, error) {
-	return nil, errors.New("com: not built in yet; what works is tcp")
+type comListener struct {
+	*comline.Listener
+	t connstr.Transport
 }
 
-func dialCom(context.Context, connstr.Transport, Options) (net.Conn, error) {
-	return nil, errors.New("com: not built in yet; what works is tcp")
+func (l comListener) Transport() connstr.Transport { return l.t }
+
+func comConfig(t connstr.Transport, o Options) comline.Config {
+	return comline.Config{Port: t.ComPort, Baud: t.Baud, Logger: o.Logger}
+}
+
+func listenCom(ctx context.Context, t connstr.Transport, o Options) (Listener, error) {
+	l, err := comline.Listen(ctx, comConfig(t, o), t.Channel)
+	if err != nil {
+		return nil, fmt.Errorf("com: %w", err)
+	}
+	return comListener{l, t}, nil
+}
+
+func dialCom(ctx context.Context, t connstr.Transport, o Options) (net.Conn, error) {
+	c, err := comline.Dial(ctx, comConfig(t, o), t.Channel)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", Name(t), err)
+	}
+	return c, nil
 }
