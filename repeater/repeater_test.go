@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,11 +114,18 @@ func reverse(port int) connstr.Transport {
 	return connstr.Transport{Proto: "tcp", ClientOf: "127.0.0.1", Port: port}
 }
 
-// freePort is one that the system does not give to others by itself.
+// ports counts up from a random place below those that the system gives to
+// whoever asks: two tests must not meet at one.
+var ports = func() *atomic.Int32 {
+	var n atomic.Int32
+	n.Store(20000 + rand.Int32N(8000))
+	return &n
+}()
+
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
-		p := 20000 + rand.IntN(10000)
+		p := int(ports.Add(1))
 		if l, err := net.Listen("tcp", fmt.Sprintf(":%d", p)); err == nil {
 			l.Close()
 			return p
@@ -283,6 +291,13 @@ func TestConformance(t *testing.T) {
 			port := freePort(t)
 			return secure(t, reverse(port), func(transport.Listener) connstr.Transport {
 				return to(start(t, reverse(port), tcp(0), Options{Keep: true}).port())
+			})
+		}},
+		{"the server connects in, the client through a pipe", func(t *testing.T) (transport.Conn, transport.Conn) {
+			port, name := freePort(t), "kd"+crand.Text()[:10]
+			return secure(t, reverse(port), func(transport.Listener) connstr.Transport {
+				start(t, reverse(port), connstr.Transport{Proto: "npipe", Pipe: name}, Options{Keep: true})
+				return to(start(t, connstr.Transport{Proto: "npipe", Server: ".", Pipe: name}, tcp(0), Options{Keep: true}).port())
 			})
 		}},
 		{"the client is connected to", func(t *testing.T) (transport.Conn, transport.Conn) {

@@ -3,12 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	mrand "math/rand/v2"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -407,7 +408,7 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 	t.Helper()
 	// Short, because the paths of sockets are, and of one length, because carets
 	// stand below paths.
-	dir := filepath.Join(os.TempDir(), "kd"+rand.Text()[:10])
+	dir := filepath.Join(os.TempDir(), "kd"+crand.Text()[:10])
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -503,14 +504,22 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 	return normalise(s.all.String(), s)
 }
 
-// choosePorts finds free ports that the system gives to nobody by itself.
+// nextPort counts up from a random place below those that the system gives to
+// whoever asks: two sessions must not meet at one.
+var nextPort = func() *atomic.Int32 {
+	var n atomic.Int32
+	n.Store(10000 + rand.Int32N(8000))
+	return &n
+}()
+
+// choosePorts finds free ports.
 func (s *stage) choosePorts(names []string) {
 	if s.ports == nil {
 		s.ports = make(map[string]int)
 	}
 	for _, name := range names {
 		for s.ports[name] == 0 {
-			p := 10000 + mrand.IntN(10000)
+			p := int(nextPort.Add(1))
 			if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", p)); err == nil {
 				ln.Close()
 				s.ports[name] = p
