@@ -43,16 +43,16 @@ func (cfg Config) check(channel int) (Config, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Port == "" {
-		return cfg, errors.New("com: port= is missing: which serial port is it?")
+		return cfg, errors.New("port= is missing: which serial port is it?")
 	}
 	if strings.Trim(cfg.Port, "0123456789") == "" {
 		cfg.Port = "com" + cfg.Port
 	}
 	if cfg.Baud <= 0 {
-		return cfg, fmt.Errorf("com: baud=%d is no speed; write what both machines are set to, such as baud=115200", cfg.Baud)
+		return cfg, fmt.Errorf("baud=%d is no speed; write what both machines are set to, such as baud=115200", cfg.Baud)
 	}
 	if channel < 0 || channel > MaxChannel {
-		return cfg, fmt.Errorf("com: channel=%d does not exist; there are 0 to %d", channel, MaxChannel)
+		return cfg, fmt.Errorf("channel=%d does not exist; there are 0 to %d", channel, MaxChannel)
 	}
 	if cfg.Open == nil {
 		l, err := line.New(connstr.Link{Kind: connstr.LinkSerial, Port: cfg.Port, Baud: cfg.Baud})
@@ -169,7 +169,7 @@ func (ls *Lines) use(cfg Config, channel int) (*process, error) {
 		ls.m[base] = l
 		l.wg.Go(l.keep)
 	} else if l.cfg.Baud != cfg.Baud {
-		return nil, denied{"com: " + baudError(cfg.Port, "this program", l.cfg.Baud, cfg.Baud)}
+		return nil, denied{baudError(cfg.Port, "this program", l.cfg.Baud, cfg.Baud)}
 	}
 	l.users++
 	return l, nil
@@ -216,9 +216,9 @@ type process struct {
 
 func (l *process) errorf(channel int, err error) error {
 	if _, ok := errors.AsType[*line.Error](err); ok {
-		return fmt.Errorf("com: %w", err)
+		return err
 	}
-	return fmt.Errorf("com: %s channel %d: %w", l.cfg.Port, channel, err)
+	return fmt.Errorf("%s channel %d: %w", l.cfg.Port, channel, err)
 }
 
 func (l *process) forgetLocked() {

@@ -97,7 +97,7 @@
 // upwards without gaps, plus one if the sender of the message is the opener. A
 // stream is over when fin has gone both ways, or by refused or reset.
 //
-// Codes: 1 nobody listens on the channel, 2 too many streams (4096 at once), 3
+// Codes: 1 nobody listens on the channel, 2 too many streams (2048 at once), 3
 // the program is gone, 4 broken off, 5 see the text.
 //
 // # Versions

@@ -27,7 +27,7 @@ const helperEnv = "COMLINE_TEST_HELPER"
 // arguments are the port, the directory and the channel.
 func helper() {
 	channel, _ := strconv.Atoi(os.Args[3])
-	ln, err := Listen(context.Background(), Config{Port: os.Args[1], Baud: fast, Dir: os.Args[2]}, channel)
+	ln, err := Listen(context.Background(), Config{Port: os.Args[1], Baud: ptyBaud, Dir: os.Args[2]}, channel)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -49,7 +49,10 @@ func helper() {
 	ln.Close()
 }
 
-const fast = 12_000_000
+const (
+	fast    = 100_000_000 // of a cable in memory
+	ptyBaud = 12_000_000  // what connection strings allow
+)
 
 // end is one end of a cable.
 type end struct {

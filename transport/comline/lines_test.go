@@ -172,15 +172,15 @@ func TestErrors(t *testing.T) {
 	}{
 		{&one, a, 3, false, "a channel 3: it is listened on already, by comline.test"},
 		{&two, a, 3, false, "a channel 3: it is listened on already, by comline.test"},
-		{&one, other, 4, false, "a is open at 12000000 baud by this program; a line has one speed: write baud=12000000"},
-		{&two, other, 4, false, "a is open at 12000000 baud by comline.test"},
-		{&two, other, 4, true, "a is open at 12000000 baud by comline.test"},
+		{&one, other, 4, false, "a is open at 100000000 baud by this program; a line has one speed: write baud=100000000"},
+		{&two, other, 4, false, "a is open at 100000000 baud by comline.test"},
+		{&two, other, 4, true, "a is open at 100000000 baud by comline.test"},
 		{&two, a, 255, false, "channel=255 does not exist; there are 0 to 254"},
 		{&two, a, -1, true, "channel=-1 does not exist"},
 		{&two, Config{Baud: 1}, 1, true, "port= is missing"},
 		{&two, Config{Port: "2"}, 1, true, "baud=0 is no speed"},
-		{&two, nothing, 1, true, "com: cannot open " + nothing.Port},
-		{&two, nothing, 1, false, "com: cannot open " + nothing.Port},
+		{&two, nothing, 1, true, "cannot open " + nothing.Port},
+		{&two, nothing, 1, false, "cannot open " + nothing.Port},
 		{&two, broken, 1, false, "permission denied"},
 		{&two, a, 9, true, "nobody listens on this channel"},
 		{&one, a, 9, true, "nobody listens on this channel"},
@@ -211,7 +211,7 @@ func TestNobodyBehindAnother(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	_, err := two.Dial(ctx, a, 1)
-	if err == nil || !strings.Contains(err.Error(), "nobody answers at the other end of a (12000000 baud)") {
+	if err == nil || !strings.Contains(err.Error(), "nobody answers at the other end of a (100000000 baud)") {
 		t.Error(err)
 	}
 }

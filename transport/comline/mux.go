@@ -9,7 +9,7 @@ import (
 
 // Bounds of what a session holds.
 const (
-	maxStreams = 4096 // at once
+	maxStreams = 2048 // at once; of each 32 KiB may wait to be read, see speedOf
 	maxControl = 8192 // small messages that wait to be sent
 	minChunk   = 24   // a chunk of a stream that is shorter waits for the next frame
 )

@@ -64,7 +64,7 @@ func (h hup) Read(b []byte) (int, error) {
 func PTYEnds(t testing.TB, wrap func(io.ReadWriteCloser) io.ReadWriteCloser) (a, b Config) {
 	x, y := ptys(t, wrap)
 	d := dir(t)
-	return Config{Port: x, Baud: fast, Dir: d}, Config{Port: y, Baud: fast, Dir: d}
+	return Config{Port: x, Baud: ptyBaud, Dir: d}, Config{Port: y, Baud: ptyBaud, Dir: d}
 }
 
 type program struct {
@@ -76,7 +76,7 @@ type program struct {
 func start(t *testing.T, cfg Config, channel int) *program {
 	t.Helper()
 	p := &program{Cmd: exec.Command(os.Args[0], cfg.Port, cfg.Dir, strconv.Itoa(channel))}
-	p.Env = append(os.Environ(), helperEnv+"=1")
+	p.Env = append(os.Environ(), helperEnv+"=1", "GORACE=atexit_sleep_ms=0")
 	p.Stderr = os.Stderr
 	var err error
 	if p.in, err = p.StdinPipe(); err != nil {

@@ -50,8 +50,8 @@ func speedOf(baud int) speed {
 	s := speed{
 		perByte:    perByte,
 		payload:    bytes(20*time.Millisecond, minPayload, maxPayload),
-		window:     bytes(time.Second/4, 4<<10, 64<<10),
-		sendBuffer: bytes(time.Second/4, 2<<10, 64<<10),
+		window:     bytes(time.Second/4, 4<<10, 32<<10),
+		sendBuffer: bytes(time.Second/4, 2<<10, 32<<10),
 	}
 	s.slack = 10*time.Millisecond + 2*time.Duration(s.payload+frameCost)*perByte
 	return s
