@@ -620,13 +620,14 @@ func TestServersConnectIn(t *testing.T) {
 	pair(c1, s1)
 	pair(c2, s2)
 	silent.Close()
+	x.log.await(t, "the client left", 1)
 
 	// One who left while he waited gets nobody, and who is gone is given to nobody.
 	c1 = dial(t, x.port())
 	says(t, c1, "gone")
 	x.log.await(t, "the client waits", 3)
 	c1.Close()
-	x.log.await(t, "the client left", 1)
+	x.log.await(t, "the client left", 2)
 	s1 = server(5)
 	s1.Close()
 	x.log.await(t, "a server left", 1)
