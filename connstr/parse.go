@@ -641,6 +641,9 @@ func ParseKernel(s string) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, err
 	}
+	if t.Password == "*" { // pasted from a list
+		return fail("password=*", "lists show every password as *; write the real one")
+	}
 	link := "com:"
 	if trans != nil && strings.TrimSpace(*trans) != "" {
 		link = *trans

@@ -134,6 +134,7 @@ func TestKernel(t *testing.T) {
 		{"kdsrv:server=@{tcp:server=h,port=1},", "", ",", "nothing follows"},
 		{"kdsrv:server=@{tcp:server=h,port=1},x=@{}", "", "x=@{}", "only server="},
 		{"kdsrv:server=@{tcp:server=h,port=1},server=@{}", "", "server=", "twice"},
+		{"kdsrv:server=@{tcp:port=1,password=*,server=h},trans=@{com:}", "", "password=*", "the real one"},
 	} {
 		got, err := ParseKernel(c.in)
 		check(t, c.in, got.String(), err, c.out, c.fault, c.why)

@@ -34,6 +34,7 @@ import (
 
 	"openkd/connstr"
 	"openkd/transport/carrier"
+	"openkd/transport/comline"
 )
 
 // Options tune a Repeater. The zero value is right for production, but for
@@ -55,6 +56,8 @@ type Options struct {
 	MaxClients int
 	// PipeUsers may use a named pipe besides its owner (carrier.Options).
 	PipeUsers []string
+
+	lines *comline.Lines // shared by all that passes through
 }
 
 func (o Options) withDefaults() Options {
@@ -72,11 +75,12 @@ func (o Options) withDefaults() Options {
 	if o.MaxClients <= 0 {
 		o.MaxClients = 4096
 	}
+	o.lines = new(comline.Lines)
 	return o
 }
 
 func (o Options) carrier() carrier.Options {
-	return carrier.Options{Logger: o.Logger, Within: o.Within, PipeUsers: o.PipeUsers}
+	return carrier.Options{Logger: o.Logger, Within: o.Within, PipeUsers: o.PipeUsers, Lines: o.lines}
 }
 
 // Bounds of the servers that connected in and wait for a client: those from

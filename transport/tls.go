@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -84,7 +85,7 @@ func serverTLS(t connstr.Transport) (*tls.Config, error) {
 	if t.ClientCA != "" {
 		cfg.ClientAuth = tls.RequireAnyClientCert
 		if cfg.VerifyConnection, err = store.ClientVerifier(t.ClientCA); err != nil {
-			return nil, fmt.Errorf("%s: clientca=: %w", t.Proto, err)
+			return nil, fmt.Errorf("%s: %w", t.Proto, err)
 		}
 	}
 	return cfg, nil
@@ -102,13 +103,13 @@ func clientTLS(t connstr.Transport) (*tls.Config, error) {
 	setVersion(cfg, t)
 	store := certs.System()
 	var err error
-	if cfg.VerifyConnection, err = store.Verifier(certName(t), t.Server); err != nil {
+	if cfg.VerifyConnection, err = store.Verifier(certName(t), cmp.Or(t.Server, t.ClientOf)); err != nil {
 		return nil, fmt.Errorf("%s: %w", t.Proto, err)
 	}
 	if t.ClientCert != "" {
 		cert, err := store.Client(certs.Name{Text: t.ClientCert}, time.Now())
 		if err != nil {
-			return nil, fmt.Errorf("%s: clientcert=: %w", t.Proto, err)
+			return nil, fmt.Errorf("%s: %w", t.Proto, err)
 		}
 		// Even when the server names other authorities: its own message is better
 		// than a certificate left out in silence.

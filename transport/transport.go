@@ -27,6 +27,7 @@ import (
 
 	"openkd/connstr"
 	"openkd/transport/carrier"
+	"openkd/transport/comline"
 )
 
 // Conn is a stream between two debuggers.
@@ -78,10 +79,12 @@ type Options struct {
 	// Socket is a listening socket for a tcp or ssl door that was opened
 	// already (carrier.Options).
 	Socket net.Listener
+	// Lines are the serial lines that this process shares (carrier.Options).
+	Lines *comline.Lines
 }
 
 func (o Options) carrier() carrier.Options {
-	return carrier.Options{Logger: o.Logger, Within: o.Handshake, PipeUsers: o.PipeUsers, Socket: o.Socket}
+	return carrier.Options{Logger: o.Logger, Within: o.Handshake, PipeUsers: o.PipeUsers, Socket: o.Socket, Lines: o.Lines}
 }
 
 // Guesses limits how often a wrong password may be tried. Right passwords do

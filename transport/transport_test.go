@@ -19,7 +19,9 @@ import (
 	"go.uber.org/goleak"
 
 	"openkd/connstr"
+	"openkd/link/fault"
 	"openkd/transport"
+	"openkd/transport/comline"
 	"openkd/transport/transporttest"
 )
 
@@ -100,47 +102,8 @@ func pipeDir(t *testing.T) {
 }
 
 func TestConformance(t *testing.T) {
-	t.Run("pipe", func(t *testing.T) {
+	t.Run("pipe in the process", func(t *testing.T) {
 		transporttest.Run(t, func(t *testing.T) (transport.Conn, transport.Conn) { return transport.Pipe() })
-	})
-	t.Run("tcp", func(t *testing.T) {
-		transporttest.Run(t, func(t *testing.T) (transport.Conn, transport.Conn) {
-			l := listen(t, "secret", transport.Options{})
-			accepted := make(chan transport.Conn, 1)
-			go func() {
-				c, _ := l.Accept(t.Context())
-				accepted <- c
-			}()
-			c, err := transport.Dial(t.Context(), dialTo(l, "secret"), transport.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return c, <-accepted
-		})
-	})
-	t.Run("npipe", func(t *testing.T) {
-		pipeDir(t)
-		pipes := 0
-		transporttest.Run(t, func(t *testing.T) (transport.Conn, transport.Conn) {
-			pipes++
-			tr := connstr.Transport{Proto: "npipe", Pipe: "conformance-%x-" + strconv.Itoa(pipes), Password: "secret"}
-			l, err := transport.Listen(t.Context(), tr, transport.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { l.Close() })
-			accepted := make(chan transport.Conn, 1)
-			go func() {
-				c, _ := l.Accept(t.Context())
-				accepted <- c
-			}()
-			tr.Server, tr.Pipe = "localhost", l.Transport().Pipe
-			c, err := transport.Dial(t.Context(), tr, transport.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return c, <-accepted
-		})
 	})
 	t.Run("tcp, reverse", func(t *testing.T) {
 		transporttest.Run(t, func(t *testing.T) (transport.Conn, transport.Conn) {
@@ -148,6 +111,48 @@ func TestConformance(t *testing.T) {
 			return s, c
 		})
 	})
+	pipeDir(t)
+	certificates(t)
+	for _, door := range []struct{ name, server, client string }{
+		{"tcp", "tcp:port=0", "tcp:server=127.0.0.1"},
+		{"npipe", "npipe:pipe=plain-%x", "npipe:server=localhost"},
+		{"ssl", "ssl:proto=tls13,certuser=lab,port=0", "ssl:proto=tls13,certuser=lab,server=127.0.0.1"},
+		{"ssl, TLS 1.2", "ssl:proto=tls12,certuser=lab,port=0", "ssl:proto=tls12,certuser=lab,server=127.0.0.1"},
+		{"spipe", "spipe:proto=tls1,certuser=lab,pipe=secure-%x", "spipe:proto=tls1,certuser=lab,server=localhost"},
+		{"com", "com:port={there},baud=12000000,channel=3", "com:port={here},baud=12000000,channel=3"},
+	} {
+		t.Run(door.name, func(t *testing.T) {
+			if strings.Contains(door.server, "{there}") {
+				here, there := cable(t, fault.Config{Seed: 11, Drop: 2e-5, Corrupt: 2e-5, Duplicate: 2e-5, Noise: 2e-5, Spacing: 1})
+				door.server = strings.ReplaceAll(door.server, "{there}", there)
+				door.client = strings.ReplaceAll(door.client, "{here}", here)
+			}
+			at, err := connstr.ParseTransport(door.server+",password=secret", true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := new(comline.Lines)
+			l, err := transport.Listen(t.Context(), at, transport.Options{Lines: lines})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			taken, client := l.Transport(), door.client
+			switch at.Proto {
+			case "tcp", "ssl":
+				client += fmt.Sprintf(",port=%d", taken.Port)
+			case "npipe", "spipe":
+				client += ",pipe=" + taken.Pipe
+			}
+			to, err := connstr.ParseTransport(client+",password=secret", false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			transporttest.RunDoor(t, l, func(ctx context.Context) (transport.Conn, error) {
+				return transport.Dial(ctx, to, transport.Options{Handshake: time.Minute, Lines: lines})
+			})
+		})
+	}
 }
 
 func TestPasswords(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"openkd/status/local"
 	"openkd/status/metrics"
 	"openkd/transport"
+	"openkd/transport/comline"
 )
 
 // shutdownWithin bounds letting every target go when the server ends.
@@ -124,9 +125,9 @@ func (d *daemon) openDoors(ctx context.Context) error {
 		return err
 	}
 	defer passed.close()
-	guesses := transport.NewLimiter(transport.Guesses{})
+	guesses, serial := transport.NewLimiter(transport.Guesses{}), new(comline.Lines)
 	for _, t := range d.f.transports {
-		o := transport.Options{Logger: d.log, Limiter: guesses, PipeUsers: d.f.pipeUsers, Socket: passed.take(t)}
+		o := transport.Options{Logger: d.log, Limiter: guesses, PipeUsers: d.f.pipeUsers, Socket: passed.take(t), Lines: serial}
 		l, err := transport.Listen(ctx, t, o)
 		if err != nil {
 			if o.Socket != nil {

@@ -10,9 +10,8 @@ import (
 	"openkd/transport/certs"
 )
 
-// A self-signed certificate proves nothing but that it is the same one, so it
-// may live as long as the ones that people otherwise make: ten years.
-const certLife = 10 * 365 * 24 * time.Hour
+// Long enough for a laboratory not to be woken up by it, and not for ever.
+const certLife = 2 * 365 * 24 * time.Hour
 
 // Port of the printed command lines; any other does.
 const certPort = 50443

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"openkd/connstr"
+	"openkd/transport/comline"
 )
 
 // Listener hands out streams as they come in.
@@ -39,6 +40,9 @@ type Options struct {
 	// Socket is a listening socket for a tcp or ssl door that was opened
 	// already (socket activation). Listen takes it over.
 	Socket net.Listener
+	// Lines are the serial lines that this process shares between its streams.
+	// nil: a stream has its line for itself, and takes it along when it ends.
+	Lines *comline.Lines
 }
 
 func (o Options) withDefaults() Options {
@@ -47,6 +51,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Within <= 0 {
 		o.Within = 10 * time.Second
+	}
+	if o.Lines == nil {
+		o.Lines = new(comline.Lines)
 	}
 	return o
 }

@@ -21,7 +21,7 @@ func comConfig(t connstr.Transport, o Options) comline.Config {
 }
 
 func listenCom(ctx context.Context, t connstr.Transport, o Options) (Listener, error) {
-	l, err := comline.Listen(ctx, comConfig(t, o), t.Channel)
+	l, err := o.Lines.Listen(ctx, comConfig(t, o), t.Channel)
 	if err != nil {
 		return nil, fmt.Errorf("com: %w", err)
 	}
@@ -29,7 +29,7 @@ func listenCom(ctx context.Context, t connstr.Transport, o Options) (Listener, e
 }
 
 func dialCom(ctx context.Context, t connstr.Transport, o Options) (net.Conn, error) {
-	c, err := comline.Dial(ctx, comConfig(t, o), t.Channel)
+	c, err := o.Lines.Dial(ctx, comConfig(t, o), t.Channel)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", Name(t), err)
 	}

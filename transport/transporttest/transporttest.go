@@ -4,6 +4,7 @@ package transporttest
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -63,6 +64,82 @@ func Run(t *testing.T, pair func(t *testing.T) (a, b transport.Conn)) {
 					t.Errorf("write: %v", err)
 				}
 				got := make([]byte, len(msg))
+				if _, err := io.ReadFull(b, got); err != nil || !bytes.Equal(got, msg) {
+					t.Errorf("echo: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// Connections that a door has at the same time in RunDoor.
+const thousand = 1000
+
+// RunDoor runs the suite over streams through one door, and has a thousand at
+// once come in. dial connects to l.
+func RunDoor(t *testing.T, l transport.Listener, dial func(context.Context) (transport.Conn, error)) {
+	pair := func(t testing.TB) (a, b transport.Conn, err error) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		type result struct {
+			c   transport.Conn
+			err error
+		}
+		dialled := make(chan result, 1)
+		go func() {
+			c, err := dial(ctx)
+			if err != nil {
+				cancel()
+			}
+			dialled <- result{c, err}
+		}()
+		a, aerr := l.Accept(ctx)
+		d := <-dialled
+		return a, d.c, errors.Join(d.err, aerr)
+	}
+	Run(t, func(t *testing.T) (transport.Conn, transport.Conn) {
+		a, b, err := pair(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a, b
+	})
+	t.Run("a thousand connections", func(t *testing.T) {
+		n := thousand
+		if testing.Short() {
+			n /= 20
+		}
+		var near, far []transport.Conn
+		defer func() {
+			for _, c := range append(near, far...) {
+				c.Close()
+			}
+		}()
+		for range n {
+			a, b, err := pair(t)
+			if err != nil {
+				t.Fatalf("after %d connections: %v", len(near), err)
+			}
+			near, far = append(near, a), append(far, b)
+		}
+		// Any of them carries what it should, whatever the others do. Accept may
+		// have given them in another order than dial.
+		var wg sync.WaitGroup
+		for _, a := range near {
+			wg.Go(func() {
+				buf := make([]byte, 100)
+				if _, err := io.ReadFull(a, buf); err == nil {
+					a.Write(buf)
+				}
+			})
+		}
+		for _, b := range far {
+			wg.Go(func() {
+				msg, got := random(100), make([]byte, 100)
+				if _, err := b.Write(msg); err != nil {
+					t.Errorf("write: %v", err)
+				}
 				if _, err := io.ReadFull(b, got); err != nil || !bytes.Equal(got, msg) {
 					t.Errorf("echo: %v", err)
 				}
