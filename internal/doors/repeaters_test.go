@@ -102,6 +102,27 @@ func chains() []door {
 	}
 }
 
+// Two people work at the same time through one pair of repeaters and the one
+// cable between them.
+func TestTwoAtOneCable(t *testing.T) {
+	want := newSite(t).work("", machine(t))
+	s := newSite(t)
+	here, there := cable(t, fault.Config{})
+	far, _ := s.kdsrv("tcp:port=0," + password)
+	s.kdprx("com:port="+there+",baud=115200,channel=3", "tcp:server=127.0.0.1,port="+far)
+	near, _ := s.kdprx("tcp:port=0", "com:port="+here+",baud=115200,channel=3")
+	var wg sync.WaitGroup
+	for range 2 {
+		person, link := newSite(t), machine(t)
+		wg.Go(func() {
+			if got := person.work("tcp:server=127.0.0.1,port="+near+","+password, link); got != want {
+				t.Error(differ(want, got))
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // Strangers at both sides of a repeater that a server connects in to, while
 // somebody works through it: he does not notice, and the next one is served.
 func TestStrangersAtARepeater(t *testing.T) {
