@@ -1,11 +1,12 @@
-// Package pe reads the headers, exports, debug directory and relocations of
-// Portable Executable images, from files and from images as they lie mapped in
-// the memory of a target, where pages may be missing.
+// Package pe reads the headers, exports, debug directory, relocations and the
+// table of functions of Portable Executable images, from files and from images
+// as they lie mapped in the memory of a target, where pages may be missing.
 //
 // It is not debug/pe: that reads whole sections into memory and knows files
 // only. Nothing here is trusted: every count and offset is checked, tables are
 // read piece by piece, and memory is taken only for what has been read. It
-// knows no symbols (package symbols) and no unwind data.
+// knows no symbols (package symbols) and not what unwind data says (package
+// unwind).
 //
 // The format is Microsoft's published "PE Format" specification.
 package pe
