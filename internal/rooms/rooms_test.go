@@ -45,6 +45,7 @@ var may = map[string][]string{
 	"image/pe":                {"kdproto"},
 	"image/sym":               {},
 	"image/disasm":            {"kdproto", "arch"},
+	"image/undname":           {},
 	"image/unwind":            {"kdproto", "arch", "image/pe", "image/sym", "image/disasm"},
 	"engine":                  {"kdproto", "target", "arch", "image/pe", "image/disasm", "engine/expr"},
 	"engine/expr":             {},
