@@ -106,9 +106,9 @@ Remote Kernel Debugger Server - tcp:Port=5,Server=fe80::1%eth0
 		if code != c.code || out.String() != c.out || errs.String() != c.errs {
 			t.Errorf("-QR %s: exit %d, want %d\n%s%s", c.typed, code, c.code, out.String(), errs.String())
 		}
-		// What is shown can be pasted back.
+		// What is shown can be pasted back, with the password in place of its star.
 		for _, m := range regexp.MustCompile(`(?m) - (\S+)$|"connect":"([^"]*)"`).FindAllStringSubmatch(out.String(), -1) {
-			text := m[1] + m[2]
+			text := strings.Replace(m[1]+m[2], "Password=*", "Password=real", 1)
 			if !strings.Contains(text, "Server=") && !strings.HasPrefix(text, "com:") {
 				text += ",Server=box"
 			}
