@@ -8,8 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -80,106 +78,61 @@ func awaitServer(ctx context.Context, t connstr.Transport, o Options) (Conn, err
 	if o.OnListen != nil {
 		o.OnListen(ln.Transport())
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	type result struct {
 		c   Conn
 		err error
 	}
-	var wg sync.WaitGroup
-	won := make(chan result, 1)
-	places := make(chan struct{}, o.MaxPending)
-	wg.Go(func() {
-		for {
-			raw, err := ln.Accept()
-			if err != nil {
-				return
+	won := make(chan result)
+	g := newGate(ln, o.MaxPending, o.Logger)
+	g.open(func(p *pending) {
+		c, err := clientHandshake(g.ctx, p.conn, t, p.conn.RemoteAddr().String(), o)
+		var ae *AuthError
+		if err != nil && !(errors.As(err, &ae) && ae.Reason != AuthIncomplete) {
+			o.Logger.Debug("what connected is no server of ours", "peer", p.conn.RemoteAddr().String(), "error", err)
+			return
+		}
+		p.proved()
+		select {
+		case won <- result{c, err}:
+		case <-g.ctx.Done():
+			if c != nil {
+				c.Close()
 			}
-			select {
-			case places <- struct{}{}:
-			case <-ctx.Done():
-				raw.Close()
-				return
-			}
-			wg.Go(func() {
-				defer func() { <-places }()
-				c, err := clientHandshake(ctx, raw, t, raw.RemoteAddr().String(), o)
-				var ae *AuthError
-				if err != nil && !(errors.As(err, &ae) && ae.Reason != AuthIncomplete) {
-					o.Logger.Debug("what connected is no server of ours", "peer", raw.RemoteAddr().String(), "error", err)
-					return
-				}
-				select {
-				case won <- result{c, err}:
-				default:
-					if c != nil {
-						c.Close()
-					}
-				}
-			})
 		}
 	})
-	var r result
+	defer g.close()
 	select {
-	case r = <-won:
+	case r := <-won:
+		return r.c, r.err
 	case <-ctx.Done():
-		r.err = fmt.Errorf("waiting for %s to connect to %s: %w", t.ClientOf, ln.Addr(), ctx.Err())
+		return nil, fmt.Errorf("waiting for %s to connect to %s: %w", t.ClientOf, ln.Addr(), ctx.Err())
 	}
-	ln.Close()
-	cancel()
-	wg.Wait()
-	if r.c == nil { // one may have won meanwhile
-		select {
-		case late := <-won:
-			if late.c != nil {
-				late.c.Close()
-			}
-		default:
-		}
-	}
-	return r.c, r.err
 }
 
 // secureListener authenticates what a listener accepts before anybody sees it.
 type secureListener struct {
+	*gate
 	ln      carrier.Listener
 	o       Options
-	log     *slog.Logger
 	cfg     *tls.Config
 	guesses *door
-	refusal *rate.Limiter // of lines of the log
 	ready   chan Conn
-	ctx     context.Context
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
 
-	mu      sync.Mutex
-	pending []*pending // oldest first
-	told    time.Time  // when an eviction was logged
-	unsaid  int        // refusals that were not logged
-	slot    chan struct{}
-}
-
-// pending is a connection that has not authenticated yet.
-type pending struct {
-	conn   net.Conn
-	peer   netip.Prefix
-	since  time.Time
-	authed bool
+	logMu   sync.Mutex
+	refusal *rate.Limiter // of lines of the log
+	unsaid  int           // refusals that were not logged
 }
 
 func newSecureListener(ln carrier.Listener, cfg *tls.Config, o Options) *secureListener {
 	t := ln.Transport()
-	ctx, cancel := context.WithCancel(context.Background())
 	l := &secureListener{
-		ln: ln, o: o, log: o.Logger.With("listening", ln.Addr().String()), cfg: cfg,
+		gate: newGate(ln, o.MaxPending, o.Logger.With("listening", ln.Addr().String())), ln: ln, o: o, cfg: cfg,
 		guesses: o.Limiter.door(t.Password), refusal: rate.NewLimiter(rate.Every(time.Second), 30), ready: make(chan Conn),
-		ctx: ctx, cancel: cancel, slot: make(chan struct{}, 1),
 	}
 	if t.Password == "" {
 		l.log.Warn("no password: anyone who reaches this address can debug what it serves; give password= to the transport")
 	}
-	l.wg.Add(1)
-	go l.acceptLoop()
+	l.open(l.handshake)
 	return l
 }
 
@@ -197,127 +150,7 @@ func (l *secureListener) Accept(ctx context.Context) (Conn, error) {
 	}
 }
 
-func (l *secureListener) Close() error {
-	l.cancel()
-	err := l.ln.Close()
-	l.mu.Lock()
-	for _, p := range l.pending {
-		p.conn.Close()
-	}
-	l.mu.Unlock()
-	l.wg.Wait()
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-func (l *secureListener) acceptLoop() {
-	defer l.wg.Done()
-	for {
-		raw, err := l.ln.Accept()
-		if err != nil {
-			if l.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return
-			}
-			// Out of file descriptors, or a peer that left already: neither is a
-			// reason to stop serving.
-			l.log.Warn("accepting a connection failed", "error", err)
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-l.ctx.Done():
-				return
-			}
-			continue
-		}
-		p := l.admit(raw)
-		if p == nil {
-			raw.Close()
-			return
-		}
-		l.wg.Add(1)
-		go l.handshake(p)
-	}
-}
-
-// Time that a connection has to itself before another may take its place among
-// the pending ones. Honest ones on a near network take milliseconds. With it a
-// full queue of the system, some thousands of silent connections, is gone
-// through within seconds, so that who waits behind them is still served.
-const placeFor = 100 * time.Millisecond
-
-// admit gives raw a place among the pending connections; nil: closing.
-func (l *secureListener) admit(raw net.Conn) *pending {
-	p := &pending{conn: raw, peer: peerKey(raw.RemoteAddr())}
-	for {
-		l.mu.Lock()
-		if l.ctx.Err() != nil {
-			l.mu.Unlock()
-			return nil
-		}
-		wait := time.Duration(0)
-		if len(l.pending) >= l.o.MaxPending {
-			wait = l.evictLocked()
-		}
-		if wait <= 0 {
-			p.since = time.Now()
-			l.pending = append(l.pending, p)
-			l.mu.Unlock()
-			return p
-		}
-		l.mu.Unlock()
-		t := time.NewTimer(wait)
-		select {
-		case <-l.slot:
-		case <-l.ctx.Done():
-		case <-t.C:
-		}
-		t.Stop()
-	}
-}
-
-// evictLocked closes the oldest connection of the address that has most
-// pending, or tells how long that one still has.
-func (l *secureListener) evictLocked() time.Duration {
-	count := make(map[netip.Prefix]int)
-	for _, p := range l.pending {
-		if !p.authed {
-			count[p.peer]++
-		}
-	}
-	var victim *pending
-	for _, p := range l.pending {
-		if !p.authed && (victim == nil || count[p.peer] > count[victim.peer]) {
-			victim = p
-		}
-	}
-	if victim == nil {
-		return placeFor // all wait to be accepted
-	}
-	if left := placeFor - time.Since(victim.since); left > 0 {
-		return left
-	}
-	if now := time.Now(); now.Sub(l.told) >= time.Second { // a flood must not fill the log
-		l.log.Info("too many connections without a password: the oldest of an address are closed", "peer", victim.conn.RemoteAddr())
-		l.told = now
-	}
-	l.dropLocked(victim)
-	victim.conn.Close()
-	return 0
-}
-
-func (l *secureListener) dropLocked(p *pending) {
-	for i, q := range l.pending {
-		if q == p {
-			l.pending = append(l.pending[:i], l.pending[i+1:]...)
-			select {
-			case l.slot <- struct{}{}:
-			default:
-			}
-			return
-		}
-	}
-}
+func (l *secureListener) Close() error { return l.close() }
 
 // fromFirstByte sets the deadline of a handshake when it begins.
 type fromFirstByte struct {
@@ -338,7 +171,7 @@ func (c *fromFirstByte) Read(b []byte) (int, error) {
 // logRefusal says that a password was not taken. Who tries again and again must
 // not fill the log.
 func (l *secureListener) logRefusal(log *slog.Logger, why error) {
-	l.mu.Lock()
+	l.logMu.Lock()
 	say := l.refusal.Allow()
 	more := l.unsaid
 	if say {
@@ -346,26 +179,14 @@ func (l *secureListener) logRefusal(log *slog.Logger, why error) {
 	} else {
 		l.unsaid++
 	}
-	l.mu.Unlock()
+	l.logMu.Unlock()
 	if say {
 		log.Warn("password refused", "audit", "refuse", "door", l.Transport().String(), "reason", why, "unsaid", more)
 	}
 }
 
 func (l *secureListener) handshake(p *pending) {
-	defer l.wg.Done()
-	defer func() {
-		l.mu.Lock()
-		l.dropLocked(p)
-		l.mu.Unlock()
-	}()
 	log := l.log.With("peer", p.conn.RemoteAddr().String())
-	defer func() {
-		if v := recover(); v != nil {
-			p.conn.Close()
-			log.Error("a handshake panicked", "panic", v, "stack", string(debug.Stack()))
-		}
-	}()
 	conn := p.conn
 	if l.Transport().ClientOf == "" {
 		conn.SetDeadline(time.Now().Add(l.o.Handshake))
@@ -399,9 +220,7 @@ func (l *secureListener) handshake(p *pending) {
 		}
 		return
 	}
-	l.mu.Lock()
-	p.authed = true
-	l.mu.Unlock()
+	p.proved()
 	p.conn.SetDeadline(time.Time{})
 	select {
 	case l.ready <- c:

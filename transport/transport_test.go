@@ -359,6 +359,43 @@ func TestReverseAgain(t *testing.T) {
 	s.Close()
 }
 
+// Strangers who connect to a waiting client and say nothing lose their places
+// to the server.
+func TestManySilentAtAWaitingClient(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := free.Addr().(*net.TCPAddr).Port
+	free.Close()
+	tr := connstr.Transport{Proto: "tcp", ClientOf: "127.0.0.1", Port: port, Password: "secret"}
+	var l transport.Listener
+	o := transport.Options{MaxPending: 8, Handshake: 30 * time.Second, OnListen: func(at connstr.Transport) {
+		for range 80 {
+			raw, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", at.Port))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { raw.Close() })
+		}
+		if l, err = transport.Listen(t.Context(), tr, transport.Options{}); err != nil {
+			t.Error(err)
+		}
+	}}
+	c, err := transport.Dial(t.Context(), tr, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := l.Accept(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	l.Close()
+}
+
 func TestReverseWrongPassword(t *testing.T) {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
