@@ -12,6 +12,7 @@ import (
 	"openkd/connstr"
 	"openkd/internal/audit"
 	"openkd/internal/firewall"
+	"openkd/internal/password"
 	"openkd/internal/version"
 	"openkd/server"
 	"openkd/status/local"
@@ -39,6 +40,16 @@ type daemon struct {
 // serve opens everything and serves until ctx ends or a client asks for the
 // end. It returns the exit code.
 func serve(ctx context.Context, f flags, getenv func(string) string, stdout, stderr io.Writer) int {
+	pw, err := password.Find(f.password, getenv)
+	if err != nil {
+		fmt.Fprintln(stderr, "kdsrv:", err)
+		return exitUsage
+	}
+	for i := range f.transports {
+		if t := &f.transports[i]; t.Password == "" {
+			t.Password = pw
+		}
+	}
 	d := &daemon{f: f, getenv: getenv, stderr: stderr}
 	defer d.close()
 	if err := d.open(ctx); err != nil {
@@ -159,6 +170,9 @@ func (d *daemon) run(ctx context.Context, stdout io.Writer) {
 	fmt.Fprintln(stdout, line)
 	d.log.Info("started", "audit", "start", "version", version.String(), "pid", os.Getpid())
 	notify(d.getenv, d.log, "READY=1\nSTATUS="+line)
+	if d.f.ready != nil {
+		d.f.ready()
+	}
 
 	select {
 	case <-ctx.Done():

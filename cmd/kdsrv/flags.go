@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"openkd/connstr"
+	"openkd/internal/service"
 	"openkd/server"
 )
 
@@ -28,6 +29,17 @@ type flags struct {
 	verbose    bool
 	version    bool
 	help       bool
+	install    bool
+	service    bool
+	uninstall  bool
+	given      []given // all of them, in order
+	ready      func()  // -service: called when it serves
+}
+
+// given is an option as it was given.
+type given struct {
+	o     *option
+	value string
 }
 
 // option is one row of the table.
@@ -37,6 +49,7 @@ type option struct {
 	example string   // of the argument, for who leaves it out
 	help    string   // lines
 	set     func(f *flags, v string) error
+	path    bool // the argument is the name of a file
 	last    bool // what follows is not read
 }
 
@@ -49,8 +62,16 @@ func options() []option {
 	}
 	return []option{
 		{names: []string{"t"}, arg: "transport", example: "tcp:port=1234,password=secret", set: setTransport,
-			help: "where to listen; may be given more than once\ntcp:port=<n>|<low>:<high>[,password=<word>][,ipversion=6]"},
-		{names: []string{"passwordfile"}, arg: "file", example: "password.txt", set: text(func(f *flags) *string { return &f.password }),
+			help: `where to listen; may be given more than once
+tcp:port=<n>|<low>:<high>[,ipversion=6][,IcfEnable]
+ssl:proto=tls13|tls12,certuser=<certificate>,port=<n>|<low>:<high>
+npipe:pipe=<name>[,IcfEnable]   a named pipe; a Unix socket elsewhere
+spipe:proto=tls13|tls12,certuser=<certificate>,pipe=<name>
+com:port=<port>,baud=<rate>,channel=<0..254>   a cable between the debuggers
+tcp: and ssl: with clicon=<client's host> connect out to the client.
+All take password=<word> and hidden; machuser= for certuser= means the machine's
+certificates; clientca=<thumbprint or file> asks clients for theirs`},
+		{names: []string{"passwordfile"}, arg: "file", path: true, example: "password.txt", set: text(func(f *flags) *string { return &f.password }),
 			help: "its first line is the password of every -t without password=;\nwithout it, the variable OPENKD_PASSWORD is"},
 		{names: []string{"pipeusers"}, arg: "names", example: `ann;LAB\ben`, set: setPipeUsers,
 			help: "who may use npipe: and spipe: on Windows besides this account and the\nadministrators: accounts, groups or SIDs, with ; between them"},
@@ -60,15 +81,19 @@ func options() []option {
 			help: "how long a session waits for a client whose connection was lost,\nsuch as 90s, before the target is let go (default 60s)"},
 		{names: []string{"maxclients"}, arg: "n", example: "100", set: setMaxClients,
 			help: fmt.Sprintf("how many clients are served at once; more are told so (default %d)", server.DefaultMaxClients)},
-		{names: []string{"logfile"}, arg: "file", example: "kdsrv.log", set: text(func(f *flags) *string { return &f.logFile }),
+		{names: []string{"logfile"}, arg: "file", path: true, example: "kdsrv.log", set: text(func(f *flags) *string { return &f.logFile }),
 			help: "append the log to a file instead of standard error"},
-		{names: []string{"audit"}, arg: "file", example: "kdsrv.audit", set: text(func(f *flags) *string { return &f.audit }),
+		{names: []string{"audit"}, arg: "file", path: true, example: "kdsrv.audit", set: text(func(f *flags) *string { return &f.audit }),
 			help: "append who came, was refused, held what and left to a file too, as\nJSON lines"},
 		{names: []string{"metrics"}, arg: "address", example: "127.0.0.1:9100", set: text(func(f *flags) *string { return &f.metrics }),
 			help: "figures for Prometheus at http://<address>/metrics; a port alone is\nfor this machine only"},
 		{names: []string{"status"}, set: flag(func(f *flags) *bool { return &f.status }),
 			help: "show what every kdsrv of this user on this machine serves, and end"},
 		{names: []string{"json"}, set: flag(func(f *flags) *bool { return &f.json }), help: "-status as JSON"},
+		{names: []string{"install"}, set: flag(func(f *flags) *bool { return &f.install }),
+			help: "make the rest of this command line a service that starts with the\nmachine (root, administrator) or with this user, and end"},
+		{names: []string{"uninstall"}, set: flag(func(f *flags) *bool { return &f.uninstall }), help: "stop that service and remove it, and end"},
+		{names: []string{service.Option}, set: flag(func(f *flags) *bool { return &f.service }), help: "how Windows starts that service"},
 		{names: []string{"noannounce"}, set: flag(func(f *flags) *bool { return &f.noAnnounce }),
 			help: "tell the network nothing; kd -QR lists this server on this machine\nonly (a door with hidden, or clicon=, nowhere)"},
 		{names: []string{"v"}, set: flag(func(f *flags) *bool { return &f.verbose }), help: "log more"},
@@ -142,6 +167,7 @@ func parse(args []string) (flags, error) {
 		if err := o.set(&f, v); err != nil {
 			return f, err
 		}
+		f.given = append(f.given, given{o, v})
 		if o.last {
 			break
 		}
@@ -171,7 +197,7 @@ func (f *flags) check() error {
 	if f.json && !f.status {
 		return errors.New("-json belongs to -status")
 	}
-	if f.help || f.version || f.makeCert != "" || f.status {
+	if f.help || f.version || f.makeCert != "" || f.status || f.uninstall {
 		return nil
 	}
 	if len(f.transports) == 0 {
@@ -195,8 +221,8 @@ const usageTail = `
 _NT_DEBUG_PORT and _NT_DEBUG_BAUD_RATE of this process. The server ends on
 Ctrl+C, SIGTERM, or .endpsrv from a client, and lets every target run.
 
-exit code: 0 ended on request, 1 the command line is wrong, 2 it cannot listen or log,
-  3 -status: no server runs
+exit code: 0 ended on request, 1 the command line is wrong, 2 it cannot listen, log
+  or change the service, 3 -status: no server runs
 `
 
 func usage() string {

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"syscall"
 
-	"openkd/internal/password"
+	"openkd/internal/service"
 	"openkd/internal/version"
 	"openkd/transport"
 )
@@ -53,19 +53,19 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return makeCertificate(f.makeCert, stdout, stderr)
 	case f.status:
 		return showStatus(ctx, f.json, stdout, stderr)
+	case f.service:
+		err := service.Run(func(ctx context.Context, out io.Writer, ready func()) int {
+			f.ready = ready
+			return serve(ctx, f, getenv, out, out)
+		})
+		return report(stdout, stderr, "as a service")("", err)
+	case f.install:
+		return install(ctx, f, getenv, stdout, stderr)
+	case f.uninstall:
+		return report(stdout, stderr, "-uninstall")(service.Uninstall(ctx))
 	case f.version:
 		fmt.Fprintf(stdout, "OpenKD connection server %s %s/%s\n", version.String(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
-	}
-	pw, err := password.Find(f.password, getenv)
-	if err != nil {
-		fmt.Fprintln(stderr, "kdsrv:", err)
-		return exitUsage
-	}
-	for i := range f.transports {
-		if t := &f.transports[i]; t.Password == "" {
-			t.Password = pw
-		}
 	}
 	return serve(ctx, f, getenv, stdout, stderr)
 }

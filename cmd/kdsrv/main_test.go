@@ -89,6 +89,8 @@ func TestCommandLine(t *testing.T) {
 		{"-t tcp:port=0,channel=3", 1, "", "channel=3"},
 		{"-grace soon -t tcp:port=0", 1, "", "-grace \"soon\""},
 		{"-grace -1s -t tcp:port=0", 1, "", "-grace"},
+		{"-install", 1, "", "-t is missing"},
+		{"-install -t tcp:port=1,password=verysecret", 1, "", "-passwordfile"},
 		{"-json -t tcp:port=0", 1, "", "-json belongs to -status"},
 		{"-metrics everywhere -t tcp:port=0", 2, "", "127.0.0.1:9100"},
 		{"-t tcp:port=0 -audit " + filepath.Join(t.TempDir(), "no", "such"), 2, "", "audit file"},

@@ -63,6 +63,7 @@ var may = map[string][]string{
 	"internal/rough":          {},
 	"internal/audit":          {},
 	"internal/bench":          {},
+	"internal/service":        {},
 	"internal/version":        {},
 	"internal/wine":           {},
 	"cmd/kd":                  {"*"},

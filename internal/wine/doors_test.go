@@ -119,6 +119,7 @@ func TestWindows(t *testing.T) {
 	t.Run("ctrl+c", l.ctrlC)
 	t.Run("messages", l.messages)
 	t.Run("servers", l.servers)
+	t.Run("service", l.service)
 }
 
 // doJob does the job through a door and returns what was shown.
