@@ -31,7 +31,7 @@ func listenCom(ctx context.Context, t connstr.Transport, o Options) (Listener, e
 func dialCom(ctx context.Context, t connstr.Transport, o Options) (net.Conn, error) {
 	c, err := o.Lines.Dial(ctx, comConfig(t, o), t.Channel)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to %s: %w", Name(t), err)
+		return nil, fmt.Errorf("com: %w", err) // says which port and channel
 	}
 	return c, nil
 }

@@ -159,7 +159,7 @@ func TestErrors(t *testing.T) {
 	serve(t, &far, b, 4)
 	other := a
 	other.Baud = 9600
-	nothing := Config{Port: filepath.Join(t.TempDir(), "tty"), Baud: 9600, Dir: a.Dir}
+	nothing := Config{Port: filepath.Join(dir(t), "tty"), Baud: 9600, Dir: a.Dir}
 	broken := a
 	broken.Port = "c"
 	broken.Open = func(context.Context) (io.ReadWriteCloser, error) { return nil, os.ErrPermission }
@@ -170,11 +170,11 @@ func TestErrors(t *testing.T) {
 		dial    bool
 		want    string
 	}{
-		{&one, a, 3, false, "a channel 3: it is listened on already, by comline.test"},
-		{&two, a, 3, false, "a channel 3: it is listened on already, by comline.test"},
+		{&one, a, 3, false, "a channel 3: it is listened on already, by " + who()},
+		{&two, a, 3, false, "a channel 3: it is listened on already, by " + who()},
 		{&one, other, 4, false, "a is open at 100000000 baud by this program; a line has one speed: write baud=100000000"},
-		{&two, other, 4, false, "a is open at 100000000 baud by comline.test"},
-		{&two, other, 4, true, "a is open at 100000000 baud by comline.test"},
+		{&two, other, 4, false, "a is open at 100000000 baud by " + who()},
+		{&two, other, 4, true, "a is open at 100000000 baud by " + who()},
 		{&two, a, 255, false, "channel=255 does not exist; there are 0 to 254"},
 		{&two, a, -1, true, "channel=-1 does not exist"},
 		{&two, Config{Baud: 1}, 1, true, "port= is missing"},
@@ -190,9 +190,6 @@ func TestErrors(t *testing.T) {
 			_, err = c.ls.Dial(t.Context(), c.cfg, c.channel)
 		} else {
 			_, err = c.ls.Listen(t.Context(), c.cfg, c.channel)
-		}
-		if runtime.GOOS == "windows" {
-			c.want = strings.ReplaceAll(c.want, "comline.test", "comline.test.exe")
 		}
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v\nwant: %s", err, c.want)
@@ -297,8 +294,14 @@ func TestStrangers(t *testing.T) {
 	c := again(t, &far, b, 1)
 	defer c.Close()
 	base := filepath.Join(a.Dir, rendezvous(a.Port))
+	// The first one says nothing. (In Wine 8 nobody accepts it, and it alone.)
+	silent, err := dialLocal(t.Context(), base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
 	for _, say := range [][]byte{
-		nil, {0xff, 0xff}, {1, 0, 0xee}, []byte("GET / HTTP/1.1\r\n\r\n"),
+		{0xff, 0xff}, {1, 0, 0xee}, []byte("GET / HTTP/1.1\r\n\r\n"),
 		putBlock(appendMessage(make([]byte, 2), message{kind: msgOpen, stream: 3})),
 		putBlock(appendMessage(make([]byte, 2), message{kind: msgAttach, stream: Version + 1, text: "x"})),
 	} {
