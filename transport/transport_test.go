@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"openkd/connstr"
+	"openkd/internal/cable"
 	"openkd/link/fault"
 	"openkd/transport"
 	"openkd/transport/comline"
@@ -123,7 +124,7 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(door.name, func(t *testing.T) {
 			if strings.Contains(door.server, "{there}") {
-				here, there := cable(t, fault.Config{Seed: 11, Drop: 2e-5, Corrupt: 2e-5, Duplicate: 2e-5, Noise: 2e-5, Spacing: 1})
+				here, there := cable.Join(t, fault.Config{Seed: 11, Drop: 2e-5, Corrupt: 2e-5, Duplicate: 2e-5, Noise: 2e-5, Spacing: 1})
 				door.server = strings.ReplaceAll(door.server, "{there}", there)
 				door.client = strings.ReplaceAll(door.client, "{here}", here)
 			}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"openkd/internal/cable"
 	"openkd/link/fault"
 	"openkd/sim"
 	"openkd/transport/certs"
@@ -364,12 +365,12 @@ func doors() []door {
 			return "spipe:proto=tls13,certuser=" + m.Thumbprint + ",server=.,pipe=secure," + password
 		}},
 		{"com", func(s *site) string {
-			here, there := cable(s.t, fault.Config{})
+			here, there := cable.Join(s.t, fault.Config{})
 			s.kdsrv("com:port=" + there + ",baud=115200,channel=7," + password)
 			return "com:port=" + here + ",baud=115200,channel=7," + password
 		}},
 		{"com, a bad cable", func(s *site) string {
-			here, there := cable(s.t, fault.Config{Seed: 3, Drop: 1e-4, Corrupt: 1e-4, Duplicate: 1e-4, Spacing: 1})
+			here, there := cable.Join(s.t, fault.Config{Seed: 3, Drop: 1e-4, Corrupt: 1e-4, Duplicate: 1e-4, Spacing: 1})
 			s.kdsrv("com:port=" + there + ",baud=115200,channel=254," + password)
 			return "com:port=" + here + ",baud=115200,channel=254," + password
 		}},

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"openkd/connstr"
+	"openkd/internal/cable"
 	"openkd/link/fault"
 )
 
@@ -61,7 +62,7 @@ func chains() []door {
 			return "spipe:proto=tls13,certuser=" + m.Thumbprint + ",server=.,pipe=near," + password
 		}},
 		{"two repeaters, a cable between them", func(s *site) string {
-			here, there := cable(s.t, fault.Config{})
+			here, there := cable.Join(s.t, fault.Config{})
 			far, _ := s.kdsrv("tcp:port=0," + password)
 			s.kdprx("com:port="+there+",baud=115200,channel=3", at(far))
 			near, _ := s.kdprx("tcp:port=0", "com:port="+here+",baud=115200,channel=3")
@@ -107,7 +108,7 @@ func chains() []door {
 func TestTwoAtOneCable(t *testing.T) {
 	want := newSite(t).work("", machine(t))
 	s := newSite(t)
-	here, there := cable(t, fault.Config{})
+	here, there := cable.Join(t, fault.Config{})
 	far, _ := s.kdsrv("tcp:port=0," + password)
 	s.kdprx("com:port="+there+",baud=115200,channel=3", "tcp:server=127.0.0.1,port="+far)
 	near, _ := s.kdprx("tcp:port=0", "com:port="+here+",baud=115200,channel=3")

@@ -55,6 +55,7 @@ var may = map[string][]string{
 	"sim":                     {"kdproto", "connstr", "link", "link/kdcom", "link/fault", "link/line", "arch", "image/pe"},
 	"sim/cpu":                 {},
 	"sim/kernel":              {},
+	"internal/cable":          {"link/fault"},
 	"internal/doors":          {},
 	"internal/firewall":       {"connstr"},
 	"internal/hostile":        {},

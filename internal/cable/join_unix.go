@@ -1,6 +1,6 @@
 //go:build !windows
 
-package doors
+package cable
 
 import (
 	"io"
@@ -15,8 +15,9 @@ import (
 	"openkd/link/fault"
 )
 
-// cable joins two ptys and returns the names of their serial ends.
-func cable(t testing.TB, cfg fault.Config) (here, there string) {
+// Join makes a cable with faults and returns the devices at its ends. It is cut
+// when the test ends. The test is skipped where there are no ptys.
+func Join(t testing.TB, cfg fault.Config) (here, there string) {
 	t.Helper()
 	var ends [2]*os.File
 	var names [2]string
@@ -27,6 +28,7 @@ func cable(t testing.TB, cfg fault.Config) (here, there string) {
 		}
 		// The terminal stays open, or its other end would break between two users
 		// of it; raw, since the programs come later than the first byte.
+		t.Cleanup(func() { tty.Close() })
 		if _, err := term.MakeRaw(int(tty.Fd())); err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +42,6 @@ func cable(t testing.TB, cfg fault.Config) (here, there string) {
 		}
 		p.Close()
 		ends[i], names[i] = os.NewFile(uintptr(fd), "pty"), tty.Name()
-		t.Cleanup(func() { tty.Close() })
 	}
 	var wg sync.WaitGroup
 	bad := fault.New(ends[0], cfg)
