@@ -36,14 +36,18 @@ type File interface {
 	// several stand at one address the private one wins.
 	ByRVA(rva uint32) (Symbol, bool, error)
 	// Symbols runs through all symbols whose name matches, in no order. The
-	// match gets the name as Symbol.Name has it.
+	// match gets the name as Symbol.Name has it. Linkage and the Size of Data
+	// may be left out where finding them costs a search each; what ByName and
+	// ByRVA return is complete.
 	Symbols(match func(name string) bool) iter.Seq2[Symbol, error]
 
-	// Line returns the source line that an address belongs to.
+	// Line returns the source line that an address belongs to: in an inlined
+	// call a line of what is inlined. Where the calls stand Scopes says.
 	Line(rva uint32) (Line, bool, error)
 	// Addresses returns where the code of a source line begins, one entry for
-	// each place. file matches the end of the path, either slash, any case. If
-	// the line has no code the next one that has is taken.
+	// each place: the lowest address in every function and in every inlined
+	// copy. file matches the end of the path, either slash, any case. If the
+	// line has no code the next one that has is taken.
 	Addresses(file string, line uint32) ([]Line, error)
 
 	// TypeByName finds a type by its name (without struct, union, enum), the
@@ -175,8 +179,11 @@ type Member struct {
 	Name   string
 	Kind   MemberKind
 	Type   TypeID // of a bit field: a type of Kind BitField
-	Offset uint64 // bytes from the start
-	Value  int64  // of an Enumerator, as its bits are
+	// Bytes from the start. A VirtualBase is where the object says: in a PDB
+	// this is where the pointer to its table is, and Value the entry.
+	Offset uint64
+	// Of an Enumerator, as its bits are, widened as the type under it says.
+	Value int64
 }
 
 // Scope is a procedure, a block or an inlined call.
@@ -205,7 +212,7 @@ type LocKind uint8
 const (
 	InRegister  LocKind = iota + 1 // Reg
 	RegRelative                    // at Reg + Offset
-	FrameBase                      // at the frame's base + Offset: the compiler's frame pointer of the procedure
+	FrameBase                      // at the frame's base + Offset: the compiler's frame pointer of the procedure; x86 PDB: $T0 of X86Frame.Program
 	CFARelative                    // at the canonical frame address (the stack pointer before the call) + Offset
 	AtRVA                          // at RVA
 	IsConstant                     // Value

@@ -46,6 +46,7 @@ var may = map[string][]string{
 	"image/sym":               {},
 	"image/disasm":            {"kdproto", "arch"},
 	"image/undname":           {},
+	"image/pdb":               {"image/sym", "image/undname"},
 	"image/unwind":            {"kdproto", "arch", "image/pe", "image/sym", "image/disasm"},
 	"engine":                  {"kdproto", "target", "arch", "image/pe", "image/disasm", "engine/expr"},
 	"engine/expr":             {},
