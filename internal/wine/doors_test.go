@@ -17,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/term"
 
+	"openkd/internal/cable"
+	"openkd/link/fault"
 	"openkd/sim"
 )
 
@@ -53,32 +55,120 @@ type door struct {
 	kd   string // the debugger: kd or kd.exe
 	// open starts what the way needs and returns what -k of the debugger is.
 	open func(t *testing.T, l *lab, m *machine) string
+	// then starts what the debugger waits for.
+	then func(t *testing.T, l *lab, kd *process)
 }
 
+// pw is what doors have in common.
+const pw = ",password=" + password
+
 var doors = []door{
-	{"tcp link", "kd.exe", func(t *testing.T, l *lab, m *machine) string {
+	{name: "tcp link", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		return m.tcp()
 	}},
-	{"kd.exe to kdsrv.exe by tcp", "kd.exe", func(t *testing.T, l *lab, m *machine) string {
-		_, server := l.tcpServer(t, "kdsrv.exe")
-		return through(server, m.tcp())
-	}},
-	{"kd to kdsrv.exe by tcp", "kd", func(t *testing.T, l *lab, m *machine) string {
-		_, server := l.tcpServer(t, "kdsrv.exe")
-		return through(server, m.tcp())
-	}},
-	{"kd.exe to kdsrv by tcp", "kd.exe", func(t *testing.T, l *lab, m *machine) string {
-		_, server := l.tcpServer(t, "kdsrv")
-		return through(server, m.tcp())
-	}},
-	{"serial port", "kd.exe", func(t *testing.T, l *lab, m *machine) string {
+	{name: "serial port", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		l.mapPort(t, "com21", m.pty())
 		return "com:port=com21,baud=115200"
 	}},
-	{"serial port of kdsrv.exe", "kd", func(t *testing.T, l *lab, m *machine) string {
+	{name: "serial port of kdsrv.exe", kd: "kd", open: func(t *testing.T, l *lab, m *machine) string {
 		l.mapPort(t, "com22", m.pty())
-		_, server := l.tcpServer(t, "kdsrv.exe")
-		return through(server, `com:port=\\.\com22,baud=115200`)
+		return through(l.tcpServer(t, "kdsrv.exe"), `com:port=\\.\com22,baud=115200`)
+	}},
+
+	{name: "tcp, kd.exe to kdsrv.exe", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		return through(l.tcpServer(t, "kdsrv.exe"), m.tcp())
+	}},
+	{name: "tcp, kd to kdsrv.exe", kd: "kd", open: func(t *testing.T, l *lab, m *machine) string {
+		return through(l.tcpServer(t, "kdsrv.exe"), m.tcp())
+	}},
+	{name: "tcp, kd.exe to kdsrv", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		return through(l.tcpServer(t, "kdsrv"), m.tcp())
+	}},
+
+	{name: "npipe", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		l.serve(t, "kdsrv.exe", "npipe:pipe=kernel"+pw)
+		return through("npipe:server=.,pipe=kernel"+pw, m.tcp())
+	}},
+	{name: "npipe, other accounts, a name with the process id", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		// A name is looked up, and a SID is taken as it is.
+		srv := l.serve(t, "kdsrv.exe", "npipe:pipe=kernel%x"+pw, "-pipeusers", "Users;S-1-5-11")
+		return through("npipe:server=localhost,pipe="+srv.shows(`npipe:Pipe=(kernel[0-9a-f]+),`)[1]+pw, m.tcp())
+	}},
+	{name: "spipe, by name", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		l.makeCertificate(t, "kdsrv.exe", "pipes")
+		l.serve(t, "kdsrv.exe", "spipe:proto=tls13,certuser=pipes,pipe=secure"+pw)
+		return through(`spipe:proto=tls13,certuser=pipes,server=\\.,pipe=secure`+pw, m.tcp())
+	}},
+	{name: "ssl, kd.exe to kdsrv.exe, by name", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		l.makeCertificate(t, "kdsrv.exe", "here")
+		return through(l.portServer(t, "kdsrv.exe", "ssl:proto=tls13,certuser=here"), m.tcp())
+	}},
+	{name: "ssl, kd to kdsrv.exe, by thumbprint, TLS 1.2", kd: "kd", open: func(t *testing.T, l *lab, m *machine) string {
+		print := l.makeCertificate(t, "kdsrv.exe", "windows")
+		return through(l.portServer(t, "kdsrv.exe", "ssl:proto=tls12,certuser="+print), m.tcp())
+	}},
+	{name: "ssl, kd.exe to kdsrv, both by thumbprint", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		server, client := l.makeCertificate(t, "kdsrv", "server"), l.makeCertificate(t, "kdsrv.exe", "client")
+		srv := l.serve(t, "kdsrv", "ssl:proto=tls13,certuser=server,clientca="+client+",port=30000:39999"+pw)
+		return through("ssl:proto=tls13,certuser="+server+",clientcert=client,server=127.0.0.1,port="+srv.port()+pw, m.tcp())
+	}},
+	{name: "ssl, by a name in the user's store of Windows", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		l.makeCertificate(t, "kdsrv", "of-the-user")
+		l.importCertificate(t, "of-the-user", "user")
+		return through(l.portServer(t, "kdsrv", "ssl:proto=tls13,certuser=of-the-user"), m.tcp())
+	}},
+	{name: "ssl, by a name in the machine's store of Windows", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		l.makeCertificate(t, "kdsrv", "of-the-machine")
+		l.importCertificate(t, "of-the-machine", "machine")
+		srv := l.serve(t, "kdsrv", "ssl:proto=tls13,certuser=of-the-machine,port=30000:39999"+pw)
+		return through("ssl:proto=tls13,machuser=of-the-machine,server=127.0.0.1,port="+srv.port()+pw, m.tcp())
+	}},
+
+	{name: "com, kd to kdsrv.exe", kd: "kd", open: func(t *testing.T, l *lab, m *machine) string {
+		here, there := cable.Join(t, fault.Config{})
+		l.mapPort(t, "com23", there)
+		l.serve(t, "kdsrv.exe", "com:port=com23,baud=921600,channel=7"+pw)
+		return through("com:port="+here+",baud=921600,channel=7"+pw, m.tcp())
+	}},
+	{name: "com, kd.exe to kdsrv", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		here, there := cable.Join(t, fault.Config{})
+		l.mapPort(t, "com24", here)
+		l.serve(t, "kdsrv", "com:port="+there+",baud=921600,channel=254"+pw)
+		return through("com:port=24,baud=921600,channel=254"+pw, m.tcp())
+	}},
+
+	{name: "reverse, kd.exe first", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		return through("tcp:clicon=127.0.0.1,port=30000:39999"+pw, m.tcp())
+	}, then: func(t *testing.T, l *lab, kd *process) {
+		port := kd.shows(`Waiting for 127\.0\.0\.1 to connect to port (\d+)`)[1]
+		l.serve(t, "kdsrv.exe", "tcp:clicon=127.0.0.1,port="+port+pw)
+	}},
+	{name: "reverse, kdsrv.exe first", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		port := freePort(t)
+		l.serve(t, "kdsrv.exe", "tcp:clicon=127.0.0.1,port="+port+pw)
+		return through("tcp:clicon=127.0.0.1,port="+port+pw, m.tcp())
+	}},
+	{name: "reverse ssl, kdsrv.exe to kd", kd: "kd", open: func(t *testing.T, l *lab, m *machine) string {
+		port, print := freePort(t), l.makeCertificate(t, "kdsrv.exe", "outwards")
+		l.serve(t, "kdsrv.exe", "ssl:proto=tls13,certuser=outwards,clicon=127.0.0.1,port="+port+pw)
+		return through("ssl:proto=tls13,certuser="+print+",clicon=127.0.0.1,port="+port+pw, m.tcp())
+	}},
+
+	{name: "kdprx.exe between tcp and tcp", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		srv := l.serve(t, "kdsrv.exe", "tcp:port=30000:39999"+pw)
+		prx := l.repeat(t, "kdprx.exe", "tcp:port=30000:39999", "tcp:server=127.0.0.1,port="+srv.port())
+		return through("tcp:server=127.0.0.1,port="+prx.port()+pw, m.tcp())
+	}},
+	{name: "kdprx.exe from the network to a pipe", kd: "kd", open: func(t *testing.T, l *lab, m *machine) string {
+		l.serve(t, "kdsrv.exe", "npipe:pipe=far"+pw)
+		prx := l.repeat(t, "kdprx.exe", "tcp:port=30000:39999", "npipe:server=.,pipe=far")
+		return through("tcp:server=127.0.0.1,port="+prx.port()+pw, m.tcp())
+	}},
+	{name: "kdprx.exe from a pipe to a reverse server", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
+		port := freePort(t)
+		l.repeat(t, "kdprx.exe", "npipe:pipe=near", "tcp:clicon=127.0.0.1,port="+port)
+		l.serve(t, "kdsrv", "tcp:clicon=127.0.0.1,port="+port+pw)
+		return through("npipe:server=.,pipe=near"+pw, m.tcp())
 	}},
 }
 
@@ -86,12 +176,50 @@ func through(server, link string) string {
 	return fmt.Sprintf("kdsrv:server=@{%s},trans=@{%s}", server, link)
 }
 
-// tcpServer starts a server and returns the way to it.
-func (l *lab) tcpServer(t *testing.T, program string) (*process, string) {
+// serve starts a server that only this machine hears of.
+func (l *lab) serve(t *testing.T, program, transport string, args ...string) *process {
 	t.Helper()
-	srv := l.start(t, "", program, "-t", "tcp:port=30000:39999,password="+password)
-	port := srv.shows(`listening on tcp:Port=(\d+)`)[1]
-	return srv, "tcp:server=127.0.0.1,port=" + port + ",password=" + password
+	p := l.start(t, "", program, append([]string{"-noannounce", "-t", transport}, args...)...)
+	p.shows(`kdsrv: listening on .*\n`)
+	return p
+}
+
+// portServer starts a server on a free port and returns the way to it.
+func (l *lab) portServer(t *testing.T, program, transport string) string {
+	t.Helper()
+	srv := l.serve(t, program, transport+",port=30000:39999"+pw)
+	return transport + ",server=127.0.0.1,port=" + srv.port() + pw
+}
+
+func (l *lab) tcpServer(t *testing.T, program string) string {
+	t.Helper()
+	srv := l.serve(t, program, "tcp:port=30000:39999"+pw)
+	return "tcp:server=127.0.0.1,port=" + srv.port() + pw
+}
+
+// repeat starts a repeater.
+func (l *lab) repeat(t *testing.T, program, client, server string) *process {
+	t.Helper()
+	p := l.start(t, "", program, "-p", "-s", client, "-c", server)
+	p.shows(`kdprx: passing .*\n`)
+	return p
+}
+
+// port is the first one that a program says it listens on.
+func (p *process) port() string {
+	p.t.Helper()
+	return p.shows(`Port=(\d+)`)[1]
+}
+
+// freePort returns a port that nobody has.
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return fmt.Sprint(ln.Addr().(*net.TCPAddr).Port)
 }
 
 // TestWindows runs everything in one prefix, which takes longer to make than
@@ -100,7 +228,7 @@ func TestWindows(t *testing.T) {
 	l := newLab(t)
 	t.Run("doors", func(t *testing.T) {
 		// What a debugger of this system says, with nothing in between.
-		want := l.doJob(t, door{"reference", "kd", func(t *testing.T, l *lab, m *machine) string { return m.tcp() }})
+		want := l.doJob(t, door{kd: "kd", open: func(t *testing.T, l *lab, m *machine) string { return m.tcp() }})
 		for _, text := range []string{"Breakpoint 0 hit", "41 42 43", "0 e fffff8", "Evaluate expression: 2"} {
 			if !strings.Contains(want, text) {
 				t.Fatalf("the reference does not show %q:\n%s", text, want)
@@ -127,6 +255,9 @@ func (l *lab) doJob(t *testing.T, d door) string {
 	t.Helper()
 	m := newMachine(t)
 	kd := l.start(t, m.expand(job), d.kd, "-kqm", "-k", d.open(t, l, m))
+	if d.then != nil {
+		d.then(t, l, kd)
+	}
 	code := kd.end()
 	if code != 0 || kd.err.text() != "" {
 		t.Errorf("exit code %d, standard error: %s", code, kd.err.text())
@@ -141,7 +272,7 @@ var (
 	clock  = regexp.MustCompile(`(target at) \([^)]* \(UTC [^)]*\)\)`)
 	now    = regexp.MustCompile(`(debugger time:) .*`)
 	banner = regexp.MustCompile(`(OpenKD kernel debugger) \S+ \S+/\S+`)
-	opened = regexp.MustCompile(`(?m)^Opened .*\n`)
+	opened = regexp.MustCompile(`(?m)^(Opened|Waiting for) .*\n`)
 )
 
 func normalise(s string) string {
@@ -323,7 +454,8 @@ func (l *lab) burn(t *testing.T, pipe string) {
 // machine run.
 func (l *lab) ctrlC(t *testing.T) {
 	m := newMachine(t)
-	srv, server := l.tcpServer(t, "kdsrv.exe")
+	srv := l.serve(t, "kdsrv.exe", "tcp:port=30000:39999"+pw)
+	server := "tcp:server=127.0.0.1,port=" + srv.port() + pw
 	stdin, typed := io.Pipe()
 	defer typed.Close()
 	kd := l.startTyping(t, stdin, "kd.exe", "-kqm", "-k", through(server, m.tcp()))

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,12 +42,13 @@ __declspec(dllexport) int __stdcall ProcessPrng(unsigned char *p, size_t n)
 // lab is a Wine prefix, the programs of both systems, and nothing else.
 type lab struct {
 	prefix string
-	bin    string // kd, kdsrv, kdtarget, and the same with .exe
-	env    []string
+	bin    string   // kd, kdsrv, kdtarget, kdprx, and the same with .exe
+	env    []string // of Wine
+	unix   []string // of the programs of this system
 }
 
 // programs are built for both systems.
-var programs = []string{"kd", "kdsrv", "kdtarget"}
+var programs = []string{"kd", "kdsrv", "kdtarget", "kdprx"}
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
@@ -62,11 +64,13 @@ func newLab(t *testing.T) *lab {
 	l := &lab{prefix: filepath.Join(dir, "prefix"), bin: filepath.Join(dir, "bin")}
 	for _, kv := range os.Environ() {
 		switch name, _, _ := strings.Cut(kv, "="); {
-		case name == "DISPLAY", name == "WAYLAND_DISPLAY", strings.HasPrefix(name, "WINE"), strings.HasPrefix(name, "_NT_"):
+		case name == "DISPLAY", name == "WAYLAND_DISPLAY", strings.HasPrefix(name, "WINE"), strings.HasPrefix(name, "_NT_"), strings.HasPrefix(name, "OPENKD_"):
 		default:
 			l.env = append(l.env, kv)
 		}
 	}
+	// The two systems have nothing in common but the network and cables.
+	l.unix = append(slices.Clip(l.env), "OPENKD_RUN_DIR="+filepath.Join(dir, "run"), "OPENKD_CERT_DIR="+filepath.Join(dir, "certs"))
 	l.env = append(l.env, "WINEPREFIX="+l.prefix, "WINEARCH=win64", "WINEDEBUG=-all", "WINEDLLOVERRIDES=mscoree,mshtml,winemenubuilder.exe=d")
 
 	var wg sync.WaitGroup
@@ -165,10 +169,11 @@ func (l *lab) startTyping(t *testing.T, stdin io.Reader, program string, args ..
 	file := filepath.Join(l.bin, program)
 	if strings.HasSuffix(program, ".exe") {
 		p.cmd = exec.CommandContext(ctx, "wine", append([]string{file}, args...)...)
+		p.cmd.Env = l.env
 	} else {
 		p.cmd = exec.CommandContext(ctx, file, args...)
+		p.cmd.Env = l.unix
 	}
-	p.cmd.Env = l.env
 	p.cmd.Dir = l.bin
 	p.cmd.Stdin = stdin
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.err
