@@ -245,21 +245,28 @@ func TestCloseUnaccepted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	idle, err := far.Listen(t.Context(), b, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
 	waiting := make(chan error)
 	go func() {
-		for {
-			if _, err := ln.Accept(); err != nil {
-				waiting <- err
-				return
-			}
-		}
+		_, err := idle.Accept()
+		waiting <- err
 	}()
-	ln.Close()
+	idle.Close()
 	if err := <-waiting; !errors.Is(err, net.ErrClosed) {
-		t.Error(err)
+		t.Errorf("accept: %v", err)
+	}
+	ln.Close()
+	if _, err := c.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "the program at the other end is gone") {
+		t.Errorf("read: %v", err)
 	}
 	if err := ln.Close(); !errors.Is(err, net.ErrClosed) {
-		t.Error(err)
+		t.Errorf("closed again: %v", err)
+	}
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accept: %v", err)
 	}
 }
 
