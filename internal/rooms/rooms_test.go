@@ -24,6 +24,7 @@ var may = map[string][]string{
 	"discovery":               {"connstr", "rundir"},
 	"link":                    {"kdproto"},
 	"link/kdcom":              {"kdproto", "link"},
+	"link/kdnet":              {"kdproto", "link"},
 	"link/line":               {"connstr"},
 	"link/fault":              {"kdproto", "link"},
 	"link/linktest":           {"kdproto", "link"},
