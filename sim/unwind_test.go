@@ -230,6 +230,10 @@ func (f *follower) step(n int) {
 func (f *follower) exception(n int, e *cpu.Exception) {
 	c := f.m.b.cpus[n]
 	switch {
+	case e.Software && e.Vector == vecService && c.R[cpu.RAX] == servicePrompt:
+		c.R[cpu.RAX] = 0 // nobody is there to answer
+		c.RIP++
+		return
 	case e.Software && e.Vector == vecService:
 		f.m.debugService(n)
 		return
@@ -387,8 +391,7 @@ func (f *follower) check(n int) {
 }
 
 func unwindMachine(t testing.TB, cfg Config) (*Machine, func()) {
-	cfg.Seed, cfg.Processors = 7, 2
-	cfg.Tick = 1
+	cfg.Seed, cfg.Processors, cfg.Tick, cfg.LinkTimeout = 7, 2, 1, 1
 	m, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -399,10 +402,142 @@ func unwindMachine(t testing.TB, cfg Config) (*Machine, func()) {
 	return m, func() { cancel(); m.mu.Unlock(); m.target.Close() }
 }
 
+// TestUnwindAtEveryInstruction runs all that the kernel can be made to do, and
+// lets every interrupt and exception of the processor come once.
 func TestUnwindAtEveryInstruction(t *testing.T) {
-	m, end := unwindMachine(t, Config{})
-	defer end()
-	f := follow(t, m)
-	f.run(60, 20000, true)
-	t.Logf("%d states, %d frames, %d instructions, deepest %d, %v", len(f.done), f.frames, len(f.where), f.deep, f.hows)
+	where := map[string]map[uint32]bool{}
+	states, frames, deep := 0, 0, 0
+	hows := map[unwind.How]int{}
+	run := func(name string, cfg Config, script func(f *follower)) {
+		t.Run(name, func(t *testing.T) {
+			m, end := unwindMachine(t, cfg)
+			defer end()
+			f := follow(t, m)
+			script(f)
+			for pc := range f.where {
+				mod := f.module(pc)
+				if mod == nil {
+					continue // a driver that is gone
+				}
+				if where[mod.name] == nil {
+					where[mod.name] = map[uint32]bool{}
+				}
+				where[mod.name][uint32(pc-mod.base)] = true
+			}
+			states += len(f.done)
+			frames += f.frames
+			deep = max(deep, f.deep)
+			for h, n := range f.hows {
+				hows[h] += n
+			}
+		})
+	}
+	long := 1
+	if testing.Short() {
+		long = 4
+	}
+	post := func(f *follower, j *job) {
+		j.done = make(chan struct{})
+		f.m.jobs = append(f.m.jobs, j)
+	}
+	run("work", Config{Prints: 100e6}, func(f *follower) {
+		f.run(60/long, 20000, true)
+		for _, j := range []*job{
+			{command: cmdPrint, text: "a text\n"},
+			{command: cmdLoadDriver, name: "sample.sys"},
+			{command: cmdSafeCopy, args: [5]uint64{0x1000}},
+			{command: cmdSafeCopy, args: [5]uint64{sharedVA}},
+			{command: cmdPrompt, text: "a question"},
+			{command: cmdCommandString, name: "name", text: "text"},
+			{command: cmdBreakPoint},
+			{command: cmdWatch, args: [5]uint64{7}},
+			{command: cmdCall, args: [5]uint64{uint64(12 / long)}},
+			{command: cmdUnloadDriver, name: "sample.sys"},
+		} {
+			post(f, j)
+			f.run(6, 20000, true)
+		}
+		post(f, &job{command: cmdReboot})
+		f.run(6, 20000, true)
+	})
+	run("bug check", Config{}, func(f *follower) {
+		f.run(20, 20000, false)
+		post(f, &job{command: cmdBugCheck, args: [5]uint64{0xE2, 1, 2, 3, 4}})
+		f.run(6, 20000, true)
+	})
+	run("bad access", Config{}, func(f *follower) {
+		f.run(20, 20000, false)
+		post(f, &job{command: cmdBadAccess, args: [5]uint64{0x1000}})
+		f.run(6, 20000, true)
+	})
+	run("assertion", Config{}, func(f *follower) {
+		f.run(20, 20000, false)
+		post(f, &job{command: cmdAssert})
+		f.run(6, 20000, true)
+	})
+	for _, v := range []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, vecAssertion, vecService, vecCrash, 0x77} {
+		run(fmt.Sprintf("vector %#x", v), Config{}, func(f *follower) {
+			f.run(20, 20000, false)
+			post(f, &job{command: cmdCall, args: [5]uint64{7}})
+			f.run(1, 3000+100*v, false)
+			e := cpu.Exception{Vector: v}
+			f.deliver(0, v, 0, e.HasError())
+			f.run(2, 2000, true)
+		})
+	}
+	t.Logf("%d states of the stack, %d frames, the deepest below %d callers, by %v", states, frames, deep, hows)
+	if len(where["ntoskrnl.exe"]) == 0 {
+		return
+	}
+	for _, name := range []string{"ntoskrnl.exe", "hal.dll", "openkd.sys", "tcpip.sys"} {
+		total, met, missed := codeOf(t, name, where[name])
+		t.Logf("%s: %d of %d instructions; functions not met: %v", name, met, total, missed)
+		if name == "ntoskrnl.exe" && !testing.Short() && met*10 < total*8 {
+			t.Errorf("only %d of the kernel's %d instructions were met", met, total)
+		}
+	}
+}
+
+// codeOf counts the instructions of the functions of an image, those that were
+// met, and names the functions of which none was.
+func codeOf(t *testing.T, name string, met map[uint32]bool) (total, seen int, missed []string) {
+	g, err := openImage(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := g.flat()
+	syms := imageSymbols(name)
+	for _, s := range g.sections {
+		if s.Name != ".text" {
+			continue
+		}
+		for i, y := range syms {
+			end := s.VirtualAddress + s.VirtualSize
+			if i+1 < len(syms) {
+				end = min(end, syms[i+1].rva)
+			}
+			if y.rva < s.VirtualAddress || y.rva >= end {
+				continue
+			}
+			any := false
+			for at := y.rva; at < end; {
+				in, err := disasm.Decode(kdproto.MachineAMD64, m[at:min(at+15, end)], 0, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if in.Text() != "int     3" && in.Mnemonic != "nop" { // between functions
+					total++
+					if met[at] {
+						seen++
+						any = true
+					}
+				}
+				at += uint32(in.Len)
+			}
+			if !any {
+				missed = append(missed, y.name)
+			}
+		}
+	}
+	return total, seen, missed
 }
