@@ -73,7 +73,7 @@ func (s *stream) text(off int64) (string, error) {
 	var out []byte
 	var b [128]byte
 	for len(out) < longest {
-		p := b[:min(int64(len(b)), int64(s.size)-off)]
+		p := b[:max(0, min(int64(len(b)), int64(s.size)-off))]
 		if len(p) == 0 {
 			break
 		}

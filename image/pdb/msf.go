@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/bits"
 	"sync"
+	"sync/atomic"
 )
 
 // The magic of an MSF 7.00 file and of what may be taken for one.
@@ -103,8 +104,8 @@ func openMSF(r io.ReaderAt, size int64) (*msf, error) {
 		return nil, malformed("super block", "a directory of %d bytes in a file of %d", dirBytes, size)
 	}
 	m.where = map[uint32]int{}
-	m.dir = stream{m: m, size: dirBytes, what: "stream directory"}
-	if m.dir.blockAt, err = m.blockMap(mapBlock, dirBytes); err != nil {
+	m.dir.m, m.dir.size, m.dir.what = m, dirBytes, "stream directory"
+	if m.dir.list, err = m.blockMap(mapBlock, dirBytes); err != nil {
 		return nil, err
 	}
 	var b [4]byte
@@ -121,7 +122,7 @@ func openMSF(r io.ReaderAt, size int64) (*msf, error) {
 // blockMap returns what lists the directory's blocks. The super block ends in
 // an array of the blocks that hold the map. LLVM's tools write one entry only
 // and put further blocks of the map behind the first.
-func (m *msf) blockMap(first, dirBytes uint32) (func(uint32) (int64, error), error) {
+func (m *msf) blockMap(first, dirBytes uint32) (func(uint32) (uint32, error), error) {
 	perBlock := m.block / 4
 	maps := (m.blocksOf(dirBytes) + perBlock - 1) / perBlock
 	list := []uint32{first}
@@ -142,12 +143,10 @@ func (m *msf) blockMap(first, dirBytes uint32) (func(uint32) (int64, error), err
 			list = append(list, n)
 		}
 	}
-	return func(i uint32) (int64, error) {
+	return func(i uint32) (uint32, error) {
 		var b [4]byte
-		if err := m.page(list[i/perBlock], i%perBlock*4, b[:]); err != nil {
-			return 0, err
-		}
-		return int64(le.Uint32(b[:])), nil
+		err := m.page(list[i/perBlock], i%perBlock*4, b[:])
+		return le.Uint32(b[:]), err
 	}, nil
 }
 
@@ -219,21 +218,30 @@ func (m *msf) open(n uint16, what string) (*stream, error) {
 }
 
 func (m *msf) at(e extent, what string) *stream {
-	return &stream{m: m, size: e.size, what: what, blockAt: func(i uint32) (int64, error) {
-		var b [4]byte
-		if err := m.dir.read(b[:], int64(e.list)+4*int64(i)); err != nil {
-			return 0, err
-		}
-		return int64(le.Uint32(b[:])), nil
+	return &stream{m: m, size: e.size, what: what, list: func(i uint32) (uint32, error) {
+		return m.dir.u32(int64(e.list) + 4*int64(i))
 	}}
 }
 
 // stream is an io.ReaderAt over the blocks of one stream.
 type stream struct {
-	m       *msf
-	size    uint32
-	what    string
-	blockAt func(i uint32) (int64, error) // the file's block that is the stream's i-th
+	m    *msf
+	size uint32
+	what string
+	list func(i uint32) (uint32, error) // the file's block that is the stream's i-th
+	last atomic.Uint64                  // the answer before: i+1, and the block
+}
+
+// blockAt returns the file's block that is the stream's i-th.
+func (s *stream) blockAt(i uint32) (uint32, error) {
+	if l := s.last.Load(); l>>32 == uint64(i)+1 {
+		return uint32(l), nil
+	}
+	b, err := s.list(i)
+	if err == nil {
+		s.last.Store((uint64(i)+1)<<32 | uint64(b))
+	}
+	return b, err
 }
 
 // ReadAt reads through the cache what is less than a block and directly what
@@ -255,7 +263,7 @@ func (s *stream) ReadAt(p []byte, off int64) (int, error) {
 		}
 		n := min(len(p)-done, int(m.block-in))
 		if len(p)-done < 2*int(m.block) {
-			err = m.page(uint32(b), in, p[done:done+n])
+			err = m.page(b, in, p[done:done+n])
 		} else {
 			for next := b + 1; len(p)-done-n >= int(m.block); next++ {
 				i++
@@ -287,6 +295,9 @@ func (s *stream) read(p []byte, off int64) error {
 	if off < 0 || off+int64(len(p)) > int64(s.size) {
 		return malformed(s.what, "it has %d bytes, so none at %#x to %#x", s.size, off, off+int64(len(p)))
 	}
+	if len(p) == 0 {
+		return nil
+	}
 	_, err := s.ReadAt(p, off)
 	return err
 }
@@ -307,9 +318,9 @@ func (s *stream) bytes(off, n int64) ([]byte, error) {
 }
 
 // direct reads bytes of neighbouring blocks without the cache.
-func (m *msf) direct(p []byte, block int64, in uint32) error {
-	pos := block<<m.shift + int64(in)
-	if block <= 0 || pos+int64(len(p)) > int64(m.blocks)<<m.shift {
+func (m *msf) direct(p []byte, block, in uint32) error {
+	pos := int64(block)<<m.shift + int64(in)
+	if block == 0 || pos+int64(len(p)) > int64(m.blocks)<<m.shift {
 		return malformed("block list", "block %d of a file of %d", block, m.blocks)
 	}
 	if n, err := m.r.ReadAt(p, pos); n < len(p) {
@@ -394,9 +405,10 @@ func (l *lazy[T]) get(make func() (T, error)) (T, error) {
 
 // window reads a stream from front to back in pieces.
 type window struct {
-	s    *stream
-	buf  []byte
-	from int64
+	s     *stream
+	buf   []byte
+	from  int64
+	piece int64 // bytes that are read at once; 0: windowBytes
 }
 
 const windowBytes = 64 << 10
@@ -409,7 +421,11 @@ func (w *window) at(off, n int64) ([]byte, error) {
 	if off < 0 || n < 0 || off+n > int64(w.s.size) {
 		return nil, malformed(w.s.what, "it has %d bytes, so none at %#x to %#x", w.s.size, off, off+n)
 	}
-	size := min(max(n, windowBytes), int64(w.s.size)-off)
+	piece := w.piece
+	if piece == 0 {
+		piece = windowBytes
+	}
+	size := min(max(n, piece), int64(w.s.size)-off)
 	if int64(cap(w.buf)) < size {
 		w.buf = make([]byte, size)
 	}

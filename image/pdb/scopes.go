@@ -111,6 +111,9 @@ func (p *procedure) frames(f func(r *symRec, raw []byte, sites []call) error) er
 			if state == site {
 				sites = sites[:len(sites)-1]
 			}
+			if len(open) == 0 {
+				return nil
+			}
 		case r.opens():
 			state := byte(outside)
 			switch {

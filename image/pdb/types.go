@@ -130,7 +130,7 @@ func (f *File) types(l *lazy[*typeStream], n uint16, what string) (*typeStream, 
 		key := c.u32()
 		t.buckets = c.u32()
 		next := func() part { o, n := c.u32(), c.u32(); return part{int64(o), int64(n)} }
-		t.values, t.offsets = next(), next()
+		values, offsets := next(), next()
 		if c.bad || t.data.end() > int64(s.size) || t.first < firstType || t.end < t.first || int64(t.end-t.first) > t.data.size/4 {
 			return nil, malformed(what, "version %d, types %#x to %#x in %d bytes", version, t.first, t.end, s.size)
 		}
@@ -141,16 +141,12 @@ func (f *File) types(l *lazy[*typeStream], n uint16, what string) (*typeStream, 
 		if err != nil {
 			return nil, err
 		}
-		if t.values.end() > int64(h.size) || t.offsets.end() > int64(h.size) {
+		if values.end() > int64(h.size) || offsets.end() > int64(h.size) {
 			return nil, malformed(h.what, "%d bytes", h.size)
 		}
-		if key == 4 && t.values.size == 4*int64(t.end-t.first) && t.buckets > 0 {
-			t.hash = h
-		} else {
-			t.values = part{}
-		}
-		if t.offsets.size >= 8 {
-			t.hash = h
+		t.hash, t.offsets = h, offsets
+		if key == 4 && values.size == 4*int64(t.end-t.first) && t.buckets > 0 {
+			t.values = values
 		}
 		return t, nil
 	})
@@ -238,21 +234,23 @@ func (t *typeStream) record(ti uint32) (leaf uint16, body []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	off, end := t.data.off+int64(pos), t.data.end()
-	var head [4]byte
-	for ; off+4 <= end; off += 2 + int64(le.Uint16(head[:])) {
-		if err := t.s.read(head[:], off); err != nil {
+	const piece = 1 << 10
+	w := window{s: t.s, piece: piece}
+	for off, end := t.data.off+int64(pos), t.data.end(); off+4 <= end; at++ {
+		head, err := w.at(off, 4)
+		if err != nil {
 			return 0, nil, err
 		}
-		n := int64(le.Uint16(head[:]))
+		n := int64(le.Uint16(head))
+		leaf = le.Uint16(head[2:])
 		if n < 2 || off+2+n > end {
 			return 0, nil, malformed(t.s.what, "a record of %d bytes at %#x", n, off)
 		}
 		if at == ti {
-			body, err = t.s.bytes(off+4, n-2)
-			return le.Uint16(head[2:]), body, err
+			body, err = w.at(off+4, n-2)
+			return leaf, body, err
 		}
-		at++
+		off += 2 + n
 	}
 	return 0, nil, malformed(t.s.what, "number %#x is not there", ti)
 }
