@@ -78,6 +78,20 @@ type Host interface {
 	Close() error
 }
 
+// Finder is a Host that has to be found by its target, and tells people how
+// that goes.
+type Finder interface {
+	// Condition says how it stands. It may be called by any goroutine at any
+	// time.
+	Condition() Condition
+}
+
+// Condition is for people.
+type Condition struct {
+	Text string // what happened, worth telling once; "": nothing
+	Hint string // what usually keeps it there; "": no idea
+}
+
 // Stats are the figures of a link since it was opened. Bytes and packets are
 // counted where they cross the stream.
 type Stats struct {
@@ -92,6 +106,11 @@ type Stats struct {
 	Resets                uint64 // RESET packets received
 	Syncs                 uint64 // packets with SYNC received
 	BreakIns              uint64
+	BadTags               uint64        // datagrams that the key does not open
+	Replays               uint64        // authentic datagrams that came late or again
+	Foreign               uint64        // datagrams of somebody else's
+	Sessions              uint64        // handshakes that led to a session
+	Peer                  string        // address of the target, where the link has one
 	LastByte              time.Time     // when a byte last arrived; zero: never
 	RoundTrip             time.Duration // smoothed time from a packet to its acknowledgement
 }

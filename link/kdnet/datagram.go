@@ -8,6 +8,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash"
+
+	"openkd/kdproto"
 )
 
 // A datagram:
@@ -25,8 +27,12 @@ const (
 	metaSize    = 8
 	tagSize     = 16
 	minDatagram = headerSize + 16 + tagSize
-	// maxDatagram is the largest that UDP carries. Targets send at most 1334.
-	maxDatagram = 65507
+	// maxDatagram is the largest that holds a KD packet. Windows' targets were
+	// seen to send at most 1334 bytes.
+	maxDatagram = headerSize + (metaSize+kdproto.HeaderSize+kdproto.MaxPayload+padMask)&^padMask + tagSize
+	// pokeDatagram is the size of every datagram that a target sends on the
+	// control channel.
+	pokeDatagram = headerSize + metaSize + pokeSize + tagSize
 
 	chanData    = 0
 	chanControl = 1
