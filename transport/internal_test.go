@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -84,12 +86,17 @@ func TestRecordConfirmsNothing(t *testing.T) {
 	if cerr != nil {
 		t.Fatal(cerr)
 	}
-	up, down := tr.toServer.Bytes(), tr.toClient.Bytes()
+	confirmsNothing(t, "secret", sid, tr.toServer.Bytes(), tr.toClient.Bytes())
+}
+
+// confirmsNothing tries a password, the right one, against what passed.
+func confirmsNothing(t *testing.T, password string, sid, up, down []byte) {
+	t.Helper()
 	shareA, tagA, shareB := up[6:38], up[38:], down[4:36]
 	// With the password and both shares, but without a secret scalar, the best
 	// an attacker can do is to take part with a scalar of his own.
 	for _, role := range []cpace.Role{cpace.Initiator, cpace.Responder} {
-		run := cpace.New(role, cpace.Inputs{Password: []byte("secret"), Channel: []byte(authChannel), Session: sid})
+		run := cpace.New(role, cpace.Inputs{Password: []byte(password), Channel: []byte(authChannel), Session: sid})
 		for _, peer := range [][]byte{shareA, shareB} {
 			key, err := run.Finish(peer, down[:4], up[:6])
 			if err != nil {
@@ -100,6 +107,51 @@ func TestRecordConfirmsNothing(t *testing.T) {
 			}
 		}
 	}
+}
+
+// testdata/login.txt is a login as it passed inside TLS: what a man in the
+// middle who terminated TLS would have. LOGIN_RECORD=1 records another.
+func TestRecordedLogin(t *testing.T) {
+	const file, password = "testdata/login.txt", "Lab 7, bench 3"
+	if os.Getenv("LOGIN_RECORD") != "" {
+		tr, sid, _, err := exchange(t, password, password, peerA, NewLimiter(Guesses{}).door(password))
+		if err != nil {
+			t.Fatal(err)
+		}
+		up, down := tr.toServer.Bytes(), tr.toClient.Bytes()
+		text := fmt.Sprintf("# A login with the password %q, inside TLS 1.3 (auth.go says what the fields are).\n"+
+			"# exported keying material of the connection\nsid %x\n# client: magic, version, flags, share\n> %x\n"+
+			"# server: code, flags, seconds, share\n< %x\n# client: its confirmation\n> %x\n# server: code, its confirmation\n< %x\n",
+			password, sid, up[:authLen1], down[:authLen2], up[authLen1:], down[authLen2:])
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]byte{}
+	for line := range strings.Lines(string(text)) {
+		if who, h, ok := strings.Cut(strings.TrimSpace(line), " "); ok && who != "#" {
+			b, err := hex.DecodeString(h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[who] = append(got[who], b...)
+		}
+	}
+	up, down := got[">"], got["<"]
+	if len(up) != authLen1+authLen3 || len(down) != authLen2+authLen4 || len(got["sid"]) != 32 {
+		t.Fatalf("%d bytes up, %d down", len(up), len(down))
+	}
+	if !bytes.HasPrefix(up, []byte("KDPW\x01\x01")) || down[0] != codeGo || down[1] != flagPassword || down[authLen2] != codeGo {
+		t.Errorf("fields: % x, % x", up[:6], down[:4])
+	}
+	if bytes.Contains(text, []byte(hex.EncodeToString([]byte(password)))) {
+		t.Error("the password travels")
+	}
+	confirmsNothing(t, password, got["sid"], up, down)
 }
 
 func TestWrongPasswordsAreSlowed(t *testing.T) {
