@@ -193,6 +193,7 @@ type builder struct {
 	contribs []contrib // else one for each module
 	noHash   bool      // types without hash stream
 	noTypes  bool
+	disorder bool // buckets of hash tables are not sorted
 }
 
 type moduleBuilder struct {
@@ -270,17 +271,26 @@ func (b *builder) id(kind uint16, values ...any) uint32 {
 }
 
 // gsiTable makes a hash table over records that begin at the given positions.
-func gsiTable(list [][]byte, positions []uint32) []byte {
-	type entry struct{ bucket, pos uint32 }
+// Linkers sort the buckets.
+func gsiTable(list [][]byte, positions []uint32, sorted bool) []byte {
+	type entry struct {
+		bucket, pos uint32
+		name        []byte
+	}
 	entries := make([]entry, len(list))
 	for i, raw := range list {
 		r, err := decodeSym(le.Uint16(raw[2:]), raw[4:])
 		if err != nil {
 			panic(err)
 		}
-		entries[i] = entry{hashV1(r.name) % gsiBuckets, positions[i]}
+		entries[i] = entry{hashV1(r.name) % gsiBuckets, positions[i], r.name}
 	}
-	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(a.bucket, b.bucket) })
+	slices.SortStableFunc(entries, func(a, b entry) int {
+		if a.bucket != b.bucket || !sorted {
+			return cmp.Compare(a.bucket, b.bucket)
+		}
+		return compareNames(a.name, b.name)
+	})
 	bits := make([]byte, gsiBitmap)
 	var body, buckets []byte
 	for i, e := range entries {
@@ -388,8 +398,8 @@ func (b *builder) build() [][]byte {
 	pubs := place(b.publics)
 	globals := place(b.globals)
 	streams[nRecords] = records
-	streams[nGlobals] = gsiTable(b.globals, globals)
-	hash := gsiTable(b.publics, pubs)
+	streams[nGlobals] = gsiTable(b.globals, globals, !b.disorder)
+	hash := gsiTable(b.publics, pubs, !b.disorder)
 	type by struct {
 		a   addr
 		pos uint32

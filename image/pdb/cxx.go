@@ -101,7 +101,11 @@ func (q *query) cxx(name string) error {
 	}
 	h := cxxHash(key)
 	for i := sort.Search(len(list), func(i int) bool { return list[i].hash >= h }); i < len(list) && list[i].hash == h; i++ {
-		if err := q.public(list[i].pos, func(p public) bool { return sameName(p.name, name) }); err != nil {
+		r, err := q.t.records.symbol(int64(list[i].pos))
+		if err != nil {
+			return err
+		}
+		if err := q.public(&r, func(p public) bool { return sameName(p.name, name) }); err != nil {
 			return err
 		}
 	}

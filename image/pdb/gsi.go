@@ -1,6 +1,9 @@
 package pdb
 
-import "math/bits"
+import (
+	"bytes"
+	"math/bits"
+)
 
 // The hash table of global and of public symbols: a header, one entry of eight
 // bytes for every symbol in the order of the buckets, a bit for every bucket
@@ -19,6 +22,7 @@ const (
 // gsi finds records of the symbol record stream by their names.
 type gsi struct {
 	s       *stream
+	records *stream
 	count   uint32 // symbols
 	entries int64  // position of the first
 	bitmap  int64
@@ -26,8 +30,8 @@ type gsi struct {
 }
 
 // openGSI reads the header of a table that begins at off and has size bytes.
-func openGSI(s *stream, off, size int64) (gsi, error) {
-	g := gsi{s: s, entries: off + gsiHeader}
+func openGSI(s, records *stream, off, size int64) (gsi, error) {
+	g := gsi{s: s, records: records, entries: off + gsiHeader}
 	if size == 0 {
 		return g, nil
 	}
@@ -54,53 +58,145 @@ func openGSI(s *stream, off, size int64) (gsi, error) {
 	return g, nil
 }
 
-// find calls f with the positions of the records in the bucket of a name.
-func (g *gsi) find(name []byte, f func(pos uint32) error) error {
-	if g.count == 0 {
-		return nil
-	}
-	var bits32 [gsiBitmap]byte
-	if err := g.s.read(bits32[:], g.bitmap); err != nil {
+// find calls f with the records of a name, which may be others of the same
+// bucket too.
+func (g *gsi) find(name []byte, f func(r *symRec) error) error {
+	from, to, err := g.bucket(hashV1(name) % gsiBuckets)
+	if err != nil || from == to {
 		return err
 	}
-	h := hashV1(name) % gsiBuckets
-	if bits32[h/8]>>(h%8)&1 == 0 {
-		return nil
-	}
-	var before uint32
-	for i := range h / 8 {
-		before += uint32(bits.OnesCount8(bits32[i]))
-	}
-	before += uint32(bits.OnesCount8(bits32[h/8] & (1<<(h%8) - 1)))
-	if before >= g.buckets {
-		return malformed(g.s.what, "a hash table with %d buckets has no number %d", g.buckets, before)
-	}
-	from, err := g.s.u32(g.bitmap + gsiBitmap + 4*int64(before))
+	raw, err := g.s.bytes(g.entries+gsiEntry*int64(from), gsiEntry*int64(to-from))
 	if err != nil {
 		return err
 	}
-	from /= gsiOldEntry
-	to := g.count
-	if before+1 < g.buckets {
-		if to, err = g.s.u32(g.bitmap + gsiBitmap + 4*int64(before+1)); err != nil {
-			return err
-		}
-		to /= gsiOldEntry
+	n := len(raw) / gsiEntry
+	at := func(i int) (symRec, error) {
+		// An entry has the position plus one: zero was none.
+		return g.records.symbol(int64(le.Uint32(raw[gsiEntry*i:])) - 1)
 	}
-	if from > to || to > g.count {
-		return malformed(g.s.what, "a bucket from entry %d to %d of %d", from, to, g.count)
+	first, sorted, err := searchBucket(n, name, at)
+	if err != nil {
+		return err
 	}
-	for i := from; i < to; i++ {
-		pos, err := g.s.u32(g.entries + gsiEntry*int64(i))
+	for i := first; i < n; i++ {
+		r, err := at(i)
 		if err != nil {
 			return err
 		}
-		// An entry has the position plus one: zero was none.
-		if err := f(pos - 1); err != nil {
+		if sorted && compareNames(r.name, name) != 0 {
+			break
+		}
+		if err := f(&r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// searchBucket returns the first record of a bucket that may have a name. Linkers
+// sort buckets, but no rule says so: whether this one is sorted a dozen of its
+// records tell. Small ones and others have to be looked through.
+func searchBucket(n int, name []byte, at func(int) (symRec, error)) (first int, sorted bool, err error) {
+	const (
+		small   = 32
+		samples = 12
+	)
+	if n <= small {
+		return 0, false, nil
+	}
+	low, high := 0, n // the first is in between
+	var last symRec
+	for k := range samples {
+		i := k * (n - 1) / (samples - 1)
+		r, err := at(i)
+		if err != nil {
+			return 0, false, err
+		}
+		if r.name == nil || k > 0 && compareNames(last.name, r.name) > 0 {
+			return 0, false, nil
+		}
+		last = r
+		if compareNames(r.name, name) < 0 {
+			low = i + 1
+		} else {
+			high = min(high, i)
+		}
+	}
+	for low < high {
+		i := (low + high) / 2
+		r, err := at(i)
+		if err != nil {
+			return 0, false, err
+		}
+		if compareNames(r.name, name) < 0 {
+			low = i + 1
+		} else {
+			high = i
+		}
+	}
+	return low, true, nil
+}
+
+// compareNames is the order in a bucket: shorter names first, names of ASCII
+// only without regard to case.
+func compareNames(a, b []byte) int {
+	if len(a) != len(b) {
+		return len(a) - len(b)
+	}
+	for i := range a {
+		if a[i]|b[i] >= 0x80 {
+			return bytes.Compare(a, b)
+		}
+	}
+	lower := func(c byte) byte {
+		if c >= 'A' && c <= 'Z' {
+			return c + 'a' - 'A'
+		}
+		return c
+	}
+	for i := range a {
+		if x, y := lower(a[i]), lower(b[i]); x != y {
+			return int(x) - int(y)
+		}
+	}
+	return 0
+}
+
+// bucket returns which entries are in a bucket.
+func (g *gsi) bucket(h uint32) (from, to uint32, err error) {
+	if g.count == 0 {
+		return 0, 0, nil
+	}
+	var used [gsiBitmap]byte
+	if err := g.s.read(used[:], g.bitmap); err != nil {
+		return 0, 0, err
+	}
+	if used[h/8]>>(h%8)&1 == 0 {
+		return 0, 0, nil
+	}
+	var before uint32
+	for i := range h / 8 {
+		before += uint32(bits.OnesCount8(used[i]))
+	}
+	before += uint32(bits.OnesCount8(used[h/8] & (1<<(h%8) - 1)))
+	if before >= g.buckets {
+		return 0, 0, malformed(g.s.what, "a hash table with %d buckets has no number %d", g.buckets, before)
+	}
+	if from, err = g.s.u32(g.bitmap + gsiBitmap + 4*int64(before)); err != nil {
+		return 0, 0, err
+	}
+	from /= gsiOldEntry
+	to = g.count
+	if before+1 < g.buckets {
+		if to, err = g.s.u32(g.bitmap + gsiBitmap + 4*int64(before+1)); err != nil {
+			return 0, 0, err
+		}
+		to /= gsiOldEntry
+	}
+	if from > to || to > g.count {
+		return 0, 0, malformed(g.s.what, "a bucket from entry %d to %d of %d", from, to, g.count)
+	}
+	return from, to, nil
 }
 
 // positions returns the positions of all records as a set over the record

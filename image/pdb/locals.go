@@ -74,6 +74,11 @@ func (b *scopeBuilder) record(r *symRec, raw []byte, sites []call) error {
 	if r.kind >= sDefRangeReg && r.kind <= sDefRangeRel {
 		return b.defRange(r.kind, raw)
 	}
+	typ, err := b.p.u.global(r.typ)
+	if err != nil {
+		return err
+	}
+	r.typ = typ
 	v := sym.Var{Name: string(r.name), Type: sym.TypeID(r.typ)}
 	switch r.kind {
 	case sLocal, sFileStatic:
@@ -118,7 +123,11 @@ func (b *scopeBuilder) scope(r *symRec, sites []call) (sym.Scope, error) {
 	s := sym.Scope{Name: string(r.name)}
 	if r.kind == sInlineSite || r.kind == sInlineSite2 {
 		c := sites[len(sites)-1]
-		fn, err := p.f.function(c.id)
+		id, err := p.u.global(c.id)
+		if err != nil {
+			return s, err
+		}
+		fn, err := p.f.function(id)
 		if err != nil {
 			return s, err
 		}
@@ -142,7 +151,7 @@ func (b *scopeBuilder) scope(r *symRec, sites []call) (sym.Scope, error) {
 		return s, nil
 	}
 	var err error
-	if s.Type, err = p.f.procType(r); err != nil {
+	if s.Type, err = p.u.procType(r); err != nil {
 		return s, err
 	}
 	// Records of unoptimised code by Microsoft's compiler do not say which

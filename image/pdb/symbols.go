@@ -38,7 +38,7 @@ func (f *File) tables() (*tables, error) {
 			if err != nil {
 				return nil, err
 			}
-			if t.globals, err = openGSI(s, 0, int64(s.size)); err != nil {
+			if t.globals, err = openGSI(s, t.records, 0, int64(s.size)); err != nil {
 				return nil, err
 			}
 		}
@@ -52,7 +52,7 @@ func (f *File) tables() (*tables, error) {
 				return nil, err
 			}
 			hash, byAddr := int64(le.Uint32(raw)), int64(le.Uint32(raw[4:]))
-			if t.publics, err = openGSI(s, publicsHeader, hash); err != nil {
+			if t.publics, err = openGSI(s, t.records, publicsHeader, hash); err != nil {
 				return nil, err
 			}
 			t.byAddr = part{publicsHeader + hash, byAddr}
@@ -255,13 +255,18 @@ func (f *File) private(l *layout, u *unit, r *symRec) (sym.Symbol, bool, error) 
 		return s, false, nil
 	case r.isProc():
 		s.Kind = sym.Function
-		t, err := f.procType(r)
+		t, err := u.procType(r)
 		if err != nil {
 			return s, false, err
 		}
 		s.Type = t
 	case r.isData():
+		t, err := u.global(r.typ)
+		if err != nil {
+			return s, false, err
+		}
 		s, ok = f.datum(l, r)
+		s.Type = sym.TypeID(t)
 	case r.kind == sLabel32 || r.kind == sLabel32ST:
 		s.Kind = sym.Label
 	case r.kind == sThunk32 || r.kind == sThunk32ST:
@@ -273,7 +278,7 @@ func (f *File) private(l *layout, u *unit, r *symRec) (sym.Symbol, bool, error) 
 			return s, false, err
 		}
 		s.Kind, s.Name, s.Static = sym.Function, string(in.name), in.static()
-		if s.Type, err = f.procType(&in); err != nil {
+		if s.Type, err = u.procType(&in); err != nil {
 			return s, false, err
 		}
 	case r.kind == sTrampoline:
@@ -298,13 +303,17 @@ func (f *File) private(l *layout, u *unit, r *symRec) (sym.Symbol, bool, error) 
 
 // procType returns the type of a procedure, of those with an id in place of it
 // what the id names.
-func (f *File) procType(r *symRec) (sym.TypeID, error) {
+func (u *unit) procType(r *symRec) (sym.TypeID, error) {
+	t, err := u.global(r.typ)
+	if err != nil {
+		return 0, err
+	}
 	switch r.kind {
 	case sGProc32ID, sLProc32ID, sLProc32DPCID:
-		fn, err := f.function(r.typ)
+		fn, err := u.f.function(t)
 		return fn.typ, err
 	}
-	return sym.TypeID(r.typ), nil
+	return sym.TypeID(t), nil
 }
 
 // sized adds the size of a variable.
@@ -383,12 +392,11 @@ func (q *query) add(a addr, s sym.Symbol) error {
 }
 
 func (q *query) globals(name string) error {
-	return q.t.globals.find([]byte(name), func(pos uint32) error {
-		r, err := q.t.records.symbol(int64(pos))
-		if err != nil || string(r.name) != name {
-			return err
+	return q.t.globals.find([]byte(name), func(r *symRec) error {
+		if string(r.name) != name {
+			return nil
 		}
-		s, a, ok, err := q.f.global(q.l, &r)
+		s, a, ok, err := q.f.global(q.l, r)
 		if err != nil || !ok {
 			return err
 		}
@@ -397,19 +405,18 @@ func (q *query) globals(name string) error {
 }
 
 func (q *query) publics(linkage string) error {
-	return q.t.publics.find([]byte(linkage), func(pos uint32) error {
-		return q.public(pos, func(p public) bool { return p.linkage == linkage })
+	return q.t.publics.find([]byte(linkage), func(r *symRec) error {
+		if string(r.name) != linkage {
+			return nil
+		}
+		return q.public(r, func(public) bool { return true })
 	})
 }
 
-// public adds the public symbol at a position, or the private one that stands
-// at its address, unless that was found already.
-func (q *query) public(pos uint32, match func(public) bool) error {
-	r, err := q.t.records.symbol(int64(pos))
-	if err != nil {
-		return err
-	}
-	p, ok := q.f.public(q.l, &r)
+// public adds a public symbol that matches, or the private one that stands at
+// its address, unless that was found already.
+func (q *query) public(r *symRec, match func(public) bool) error {
+	p, ok := q.f.public(q.l, r)
 	if !ok || !match(p) {
 		return nil
 	}
@@ -462,12 +469,10 @@ func (f *File) privateOf(t *tables, l *layout, p *public) (sym.Symbol, bool, err
 	}
 	var s sym.Symbol
 	var ok bool
-	err := t.globals.find([]byte(p.name), func(pos uint32) error {
-		r, err := t.records.symbol(int64(pos))
-		if err != nil || ok || !r.isData() || (addr{r.seg, r.off}) != p.addr || string(r.name) != p.name {
-			return err
+	err := t.globals.find([]byte(p.name), func(r *symRec) error {
+		if !ok && r.isData() && (addr{r.seg, r.off}) == p.addr && string(r.name) == p.name {
+			s, ok = f.datum(l, r)
 		}
-		s, ok = f.datum(l, &r)
 		return nil
 	})
 	return s, ok, err

@@ -842,6 +842,89 @@ func TestContributionsInDisorder(t *testing.T) {
 	}
 }
 
+// TestCrossModule: a module that refers to numbers of another.
+func TestCrossModule(t *testing.T) {
+	b := newBuilder(machineX64)
+	s := b.typ(lfStructure, uint16(0), uint16(0), uint32(0), uint32(0), uint32(0), uint16(12), "S")
+	fn := b.typ(lfProcedure, uint32(3), uint8(0), uint8(0), uint16(0), uint32(0))
+	inl := b.id(lfFuncID, uint32(0), fn, "inlined")
+	id := b.id(lfFuncID, uint32(0), fn, "withid")
+	const crossInl, crossS, crossBad, crossGone = crossRef | 1<<crossModule | 1, crossRef | 1<<crossModule, crossRef | 7<<crossModule, crossRef
+	from := b.module(`c:\obj\from.obj`, 0x800, 0x10)
+	from.sub(subExports, uint32(0x1005), s, uint32(0x1007), inl)
+	m := b.module("m.obj", 0, 0x100)
+	m.sub(subChecksum, b.text("m.c"), uint8(0), uint8(0))
+	m.sub(subImports, b.text("gone.obj"), uint32(1), uint32(0x1000), b.text(`C:\obj\FROM.obj`), uint32(2), uint32(0x1005), uint32(0x1007))
+	m.sub(subInlinees, uint32(1), uint32(crossInl), uint32(0), uint32(7), uint32(2), uint32(0), uint32(0))
+	p := m.proc(sGProc32ID, "f", id, 0, 0x40)
+	m.add(sLocal, uint32(crossS), uint16(0), "v")
+	in := m.add(sInlineSite2, p, uint32(0), uint32(crossInl), uint32(3), []byte{opCodeDelta, 8, opCodeLength, 8})
+	m.end(in, sInlineEnd)
+	m.end(p, sEnd)
+	for i, bad := range []uint32{crossBad, crossGone, crossS + 5} {
+		p := m.proc(sGProc32, "bad", bad, uint32(0x50+0x10*i), 0x10)
+		m.end(p, sEnd)
+	}
+	f := b.file(t)
+	got, err := f.Scopes(0x1009)
+	if err != nil || len(got) != 2 || got[0].Type != sym.TypeID(fn) || got[0].Vars[0].Type != sym.TypeID(s) || got[1].Name != "inlined" || got[1].Type != sym.TypeID(fn) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if l, ok, err := f.Line(0x1009); err != nil || !ok || l.Line != 7 {
+		t.Errorf("%+v, %v, %v", l, ok, err)
+	}
+	for _, rva := range []uint32{0x1050, 0x1060, 0x1070} {
+		if _, _, err := f.ByRVA(rva); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%x: %v", rva, err)
+		}
+	}
+}
+
+// TestFullBuckets: names that share a bucket by the hundred, sorted and not.
+func TestFullBuckets(t *testing.T) {
+	for _, disorder := range []bool{false, true} {
+		b := newBuilder(machineX64)
+		b.disorder = disorder
+		var names []string
+		for i := 0; len(names) < 300; i++ {
+			// Two words that cancel each other leave the hash alone.
+			name := fmt.Sprintf("%04d%04dName", i, i)
+			if i%3 == 0 {
+				name = strings.ToUpper(name)
+			}
+			if i%7 == 0 {
+				name += fmt.Sprintf("%04x%04x", i, i)
+			}
+			names = append(names, name)
+		}
+		rand.New(rand.NewPCG(8, 9)).Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+		for i, name := range names {
+			b.pub(name, 1, uint32(i*16), pubFunction)
+			b.global(sGData32, uint32(0x74), uint32(i*8), uint16(2), name)
+		}
+		f := b.file(t)
+		tab, err := f.tables()
+		if err != nil {
+			t.Fatal(err)
+		}
+		from, to, err := tab.publics.bucket(hashV1([]byte(names[0])) % gsiBuckets)
+		if err != nil || to-from < 100 {
+			t.Fatalf("%d in a bucket, %v", to-from, err)
+		}
+		for i, name := range names {
+			s, err := f.ByName(name)
+			if err != nil || len(s) != 2 || s[0].RVA != 0x20000+uint32(i*8) || s[1].RVA != 0x1000+uint32(i*16) {
+				t.Errorf("disorder %v: ByName(%q) = %+v, %v", disorder, name, s, err)
+			}
+			for _, other := range []string{strings.ToLower(name), name + "x", name[1:]} {
+				if s, err := f.ByName(other); err != nil || len(s) != 0 && s[0].Name != other {
+					t.Errorf("disorder %v: ByName(%q) = %+v, %v", disorder, other, s, err)
+				}
+			}
+		}
+	}
+}
+
 // TestFoldedAndAlias: several names of one address.
 func TestFoldedAndAlias(t *testing.T) {
 	b := newBuilder(machineX64)

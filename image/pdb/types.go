@@ -454,12 +454,10 @@ func (f *File) TypeByName(name string) (sym.TypeID, error) {
 	if err != nil {
 		return 0, err
 	}
-	err = tab.globals.find([]byte(name), func(pos uint32) error {
-		r, err := tab.records.symbol(int64(pos))
-		if err != nil || !r.isUDT() || string(r.name) != name {
-			return err
+	err = tab.globals.find([]byte(name), func(r *symRec) error {
+		if r.isUDT() && string(r.name) == name {
+			ti = r.typ
 		}
-		ti = r.typ
 		return nil
 	})
 	if err != nil || ti != 0 {
