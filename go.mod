@@ -7,8 +7,9 @@ require (
 	github.com/creack/pty v1.1.24
 	github.com/fxamacker/cbor/v2 v2.9.6
 	github.com/gtank/ristretto255 v0.2.0
-	github.com/tailscale/certstore v0.1.1-0.20260409135935-3638fb84b77d
+	github.com/ianlancetaylor/demangle v0.0.0-20260724033716-83e58baca724
 	github.com/prometheus/client_golang v1.25.0
+	github.com/tailscale/certstore v0.1.1-0.20260409135935-3638fb84b77d
 	go.bug.st/serial v1.8.0
 	go.uber.org/goleak v1.3.0
 	golang.org/x/arch v0.32.0

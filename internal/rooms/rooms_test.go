@@ -47,6 +47,7 @@ var may = map[string][]string{
 	"image/sym":               {},
 	"image/disasm":            {"kdproto", "arch"},
 	"image/undname":           {},
+	"image/dwarf":             {"image/sym", "image/pe"},
 	"image/pdb":               {"image/sym", "image/undname"},
 	"image/unwind":            {"kdproto", "arch", "image/pe", "image/sym", "image/disasm"},
 	"engine":                  {"kdproto", "target", "arch", "image/pe", "image/disasm", "engine/expr"},
