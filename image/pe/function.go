@@ -86,9 +86,13 @@ func (f *Functions) at(i uint32) (Function, error) {
 	return fn, nil
 }
 
-// Find returns the entry that covers a relative address: on x64 the one whose
-// range holds it, on ARM64, where entries have no end, the last one at or below
-// it. The search is binary: in a table that is not sorted it may miss.
+// maxNested bounds how deep entries may lie in each other: some compilers put
+// the parts of a function inside its own range.
+const maxNested = 16
+
+// Find returns the entry that covers a relative address: on x64 the innermost
+// one whose range holds it, on ARM64, where entries have no end, the last one at
+// or below it. The search is binary: in a table that is not sorted it may miss.
 func (f *Functions) Find(rva uint32) (Function, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,8 +111,14 @@ func (f *Functions) Find(rva uint32) (Function, bool, error) {
 		}
 		found, lo = fn, mid+1
 	}
-	if lo == 0 || f.size == 12 && rva >= found.End {
-		return Function{}, false, nil
+	if f.size == 8 {
+		return found, lo > 0, nil
 	}
-	return found, true, nil
+	for i := lo; i > 0 && lo-i < maxNested; i-- {
+		fn, err := f.at(i - 1)
+		if err != nil || rva < fn.End {
+			return fn, err == nil, err
+		}
+	}
+	return Function{}, false, nil
 }

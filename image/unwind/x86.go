@@ -140,7 +140,7 @@ func (u *unwinder) x86FPO(fr sym.X86Frame, calleeParams uint32) (bool, error) {
 	if im := u.f.Image; im != nil {
 		at := rva(im, u.f.PC)
 		p = u.x86Prolog(im, fr, at)
-		if at-fr.RVA >= fr.Prolog && !p.frame {
+		if uint32(u.lookupPC()-im.Base())-fr.RVA >= fr.Prolog && !p.frame {
 			// Room for locals may be made in ways that are not seen.
 			p.depth = max(p.depth, 4+fr.Locals+fr.SavedRegs)
 		}
@@ -354,7 +354,8 @@ func (u *unwinder) x86Epilog(from, to uint32) (bool, error) {
 
 func isPrefix(c []byte, p string) bool { return len(c) >= len(p) && string(c[:len(p)]) == p }
 
-// x86Chain follows the frame pointer, if it is one.
+// x86Chain follows the frame pointer, if it is one. Behind a guess nobody knows
+// ebp, but if it looks like one it may be.
 func (u *unwinder) x86Chain() (bool, error) {
 	bp, sp := word(u.r.X[x86BP]), word(u.r.SP)
 	if bp < sp || bp-sp > maxChainGap || bp%4 != 0 {
@@ -376,6 +377,7 @@ func (u *unwinder) x86Chain() (bool, error) {
 		return false, nil
 	}
 	u.r.returned()
+	u.r.known = 0 // what else the function saved is not known
 	u.r.Set(x86BP, uint64(next))
 	return true, u.x86Return(bp + 4)
 }
@@ -437,7 +439,7 @@ func (u *unwinder) x86Scan(calleeParams uint32) error {
 		return errors.New("there are no symbols and no frame pointer, and nothing on the stack looks like a return address")
 	}
 	u.f.How = Guess
-	u.r.returned()
+	u.r.known = 0
 	return u.x86Return(at)
 }
 

@@ -1,0 +1,408 @@
+package unwind
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/arch/x86/x86asm"
+
+	"openkd/image/sym"
+	"openkd/kdproto"
+)
+
+// readFPO reads the table of frame data that llvm-pdbutil printed.
+func readFPO(t testing.TB, name string) (frames []sym.X86Frame, starts map[uint32]uint32) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	starts = map[uint32]uint32{}
+	for line := range strings.Lines(string(text)) {
+		c := strings.Split(line, "|")
+		if len(c) != 11 || strings.Contains(line, "Program") {
+			continue
+		}
+		num := func(i, base int) uint32 {
+			v, err := strconv.ParseUint(strings.TrimSpace(c[i]), base, 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return uint32(v)
+		}
+		fr := sym.X86Frame{RVA: num(0, 16), Size: num(1, 10), Locals: num(2, 10), Params: num(3, 10), Prolog: num(5, 10), SavedRegs: num(6, 10),
+			HasProgram: true, Program: strings.TrimSpace(c[10])}
+		frames = append(frames, fr)
+		if strings.TrimSpace(c[9]) == "true" {
+			starts[fr.RVA] = fr.Size
+		}
+	}
+	return frames, starts
+}
+
+// x86State is what the walk through x86 code knows.
+type x86State struct {
+	pc uint64
+	x  [8]uint64
+	m  *memory
+}
+
+const (
+	x86Top   = 0x81F00000 // esp on entry, in wire form with the upper half set
+	x86Ret   = 0x00400000 // return address on entry: behind a call of the fixture, see x86Caller
+	x86Limit = x86Top - 4<<20
+)
+
+func (s *x86State) clone() *x86State {
+	c := *s
+	c.m = s.m.clone()
+	return &c
+}
+
+func (s *x86State) regs() Regs {
+	r := Regs{Machine: kdproto.MachineI386, PC: s.pc, SP: uint64(int64(int32(uint32(s.x[x86SP]))))}
+	for i, v := range s.x {
+		if i != x86SP {
+			r.Set(i, v)
+		}
+	}
+	return r
+}
+
+func x86Num(r x86asm.Reg) int {
+	switch {
+	case r >= x86asm.EAX && r <= x86asm.EDI:
+		return int(r - x86asm.EAX)
+	case r >= x86asm.AX && r <= x86asm.DI:
+		return int(r - x86asm.AX)
+	case r >= x86asm.AL && r <= x86asm.BL:
+		return int(r - x86asm.AL)
+	case r >= x86asm.AH && r <= x86asm.BH:
+		return int(r - x86asm.AH)
+	}
+	return -1
+}
+
+// wire makes a stack address one that Memory is asked for.
+func wire(a uint64) uint64 { return uint64(int64(int32(uint32(a)))) }
+
+// step does one instruction as far as stacks go. pops tells how many bytes a
+// callee releases, probe that it makes room for eax bytes.
+func (s *x86State) step(in x86asm.Inst, callee func(target uint64) (pops uint64, probe bool)) (next []uint64) {
+	spoil := uint64(uint32(0xBAD00000 + s.pc))
+	fall := s.pc + uint64(in.Len)
+	was := s.x[x86SP]
+	addr := func(m x86asm.Mem) (uint64, bool) {
+		b, i := x86Num(m.Base), x86Num(m.Index)
+		if b < 0 || i >= 0 || m.Segment != 0 {
+			return 0, false
+		}
+		a := uint64(uint32(s.x[b] + uint64(m.Disp)))
+		return a, a >= x86Limit && a < x86Top+4096
+	}
+	value := func(a x86asm.Arg) (uint64, bool) {
+		switch a := a.(type) {
+		case x86asm.Reg:
+			if a >= x86asm.EAX && a <= x86asm.EDI {
+				return s.x[x86Num(a)], true
+			}
+		case x86asm.Imm:
+			return uint64(uint32(a)), true
+		case x86asm.Mem:
+			if at, ok := addr(a); ok && in.MemBytes == 4 {
+				return s.m.get(wire(at), 4), true
+			}
+		}
+		return spoil, false
+	}
+	set := func(a x86asm.Arg, v uint64) {
+		switch a := a.(type) {
+		case x86asm.Reg:
+			if n := x86Num(a); n >= 0 {
+				s.x[n] = uint64(uint32(v))
+			}
+		case x86asm.Mem:
+			if at, ok := addr(a); ok {
+				s.m.put(wire(at), v, max(in.MemBytes, 1))
+			}
+		}
+	}
+	push := func(v uint64) {
+		s.x[x86SP] -= 4
+		s.m.put(wire(s.x[x86SP]), v, 4)
+	}
+	pop := func() uint64 {
+		v := s.m.get(wire(s.x[x86SP]), 4)
+		s.x[x86SP] += 4
+		return v
+	}
+	rel := func() (uint64, bool) {
+		r, ok := in.Args[0].(x86asm.Rel)
+		return fall + uint64(int64(r)), ok
+	}
+	switch in.Op {
+	case x86asm.PUSH:
+		v, _ := value(in.Args[0])
+		push(v)
+	case x86asm.POP:
+		set(in.Args[0], pop())
+	case x86asm.LEAVE:
+		s.x[x86SP] = s.x[x86BP]
+		s.x[x86BP] = pop()
+	case x86asm.MOV:
+		v, ok := value(in.Args[1])
+		if _, mem := in.Args[0].(x86asm.Mem); ok || !mem {
+			set(in.Args[0], v)
+		}
+	case x86asm.LEA:
+		m := in.Args[1].(x86asm.Mem)
+		if b, i := x86Num(m.Base), x86Num(m.Index); b >= 0 && i < 0 {
+			set(in.Args[0], s.x[b]+uint64(m.Disp))
+		} else {
+			set(in.Args[0], spoil)
+		}
+	case x86asm.ADD, x86asm.SUB, x86asm.AND:
+		a, ok1 := value(in.Args[0])
+		b, ok2 := value(in.Args[1])
+		v := spoil
+		if ok1 && ok2 {
+			switch in.Op {
+			case x86asm.ADD:
+				v = a + b
+			case x86asm.SUB:
+				v = a - b
+			case x86asm.AND:
+				v = a & b
+			}
+		}
+		set(in.Args[0], v)
+	case x86asm.RET, x86asm.INT, x86asm.UD2:
+		return nil
+	case x86asm.JMP:
+		if t, ok := rel(); ok {
+			return []uint64{t}
+		}
+		return []uint64{fall} // the cases of a switch follow
+	case x86asm.CALL:
+		t, ok := rel()
+		if !ok {
+			t = 0
+		}
+		pops, probe := callee(t)
+		s.x[x86SP] += pops
+		if probe {
+			s.x[x86SP] -= s.x[0]
+		}
+		s.x[0], s.x[1], s.x[2] = spoil, spoil, spoil
+	case x86asm.CMP, x86asm.TEST, x86asm.NOP:
+	default:
+		if t, ok := rel(); ok {
+			return []uint64{fall, t}
+		}
+		if r, ok := in.Args[0].(x86asm.Reg); ok {
+			set(r, spoil)
+		}
+		if in.Op == x86asm.MUL || in.Op == x86asm.CDQ {
+			s.x[0], s.x[2] = spoil, spoil
+		}
+		if in.Op == x86asm.XCHG {
+			if r, ok := in.Args[1].(x86asm.Reg); ok {
+				set(r, spoil)
+			}
+		}
+	}
+	if sp := s.x[x86SP]; sp < x86Limit || sp > x86Top+64 { // room of a size that is not known
+		s.x[x86SP] = was - 256
+	}
+	return []uint64{fall}
+}
+
+// x86Walk goes through all code of a function and unwinds at every instruction.
+type x86Walk struct {
+	t          *testing.T
+	f          *fixture
+	frames     []sym.X86Frame
+	begin, end uint64
+	seen       map[uint64]bool
+	ret        uint64
+	bad, units int
+	hows       map[How]int
+	mode       x86Mode
+	wrong      map[How]int // callers not found, by what was believed
+}
+
+// x86Mode is what the unwinder gets to know.
+type x86Mode int
+
+const (
+	withPrograms x86Mode = iota // frame data
+	withFPO                     // FPO_DATA: what old compilers wrote
+	noSymbols
+)
+
+func (a *x86Walk) frame(pc uint64) (sym.X86Frame, bool) {
+	rva := uint32(pc - fixtureBase)
+	if a.mode == withFPO {
+		// The last record of the function has the sizes.
+		fr := sym.X86Frame{RVA: uint32(a.begin - fixtureBase), Size: uint32(a.end - a.begin)}
+		for _, r := range a.frames {
+			if r.RVA >= fr.RVA && r.RVA-fr.RVA < fr.Size {
+				fr.Locals, fr.Params, fr.SavedRegs, fr.Prolog = r.Locals, r.Params, r.SavedRegs, r.RVA-fr.RVA
+			}
+		}
+		return fr, rva >= fr.RVA && rva-fr.RVA < fr.Size
+	}
+	for i := len(a.frames) - 1; i >= 0; i-- {
+		if fr := a.frames[i]; rva >= fr.RVA && rva-fr.RVA < fr.Size {
+			return fr, true
+		}
+	}
+	return sym.X86Frame{}, false
+}
+
+func (a *x86Walk) start() *x86State {
+	s := &x86State{pc: a.begin, m: &memory{}}
+	for i := range s.x {
+		s.x[i] = 0x10000000 + uint64(i)<<16
+	}
+	s.x[x86SP] = x86Top
+	s.x[x86BP] = x86Top + 0x40 // the caller's frame
+	s.m.put(wire(x86Top), a.ret, 4)
+	return s
+}
+
+func (a *x86Walk) check(s *x86State, exact bool) {
+	a.units++
+	w := Walker{Memory: s.m, ImageAt: a.f.at}
+	if a.mode != noSymbols {
+		w.X86Frame = a.frame
+	}
+	var frames []Frame
+	end := w.walk(context.Background(), s.regs(), exact, 2, func(f *Frame) bool { frames = append(frames, *f); return true })
+	fail := func(format string, args ...any) {
+		if a.wrong != nil {
+			a.wrong[frames[0].How]++
+			return
+		}
+		a.bad++
+		if a.bad < 4 {
+			a.t.Errorf("%s, exact %v: %s", at(a.f.name, uint32(s.pc-fixtureBase)), exact, fmt.Sprintf(format, args...))
+		}
+	}
+	if len(frames) != 2 {
+		fail("%d frames: %v", len(frames), end)
+		return
+	}
+	a.hows[frames[0].How]++
+	r, want := frames[1].Regs, a.start()
+	// A function may release its parameters; what is below them is the caller's.
+	if r.PC != a.ret || r.SP < wire(x86Top+4) || r.SP > wire(x86Top+4+64) {
+		fail("caller %#x, sp %#x; want %#x, %#x or above", r.PC, r.SP, a.ret, wire(x86Top+4))
+		return
+	}
+	for _, i := range []int{x86BX, x86BP, x86SI, x86DI} {
+		if a.wrong != nil {
+			break
+		}
+		if v, ok := r.Reg(i); !ok && (a.mode != noSymbols || i == x86BP) || ok && v != want.x[i] {
+			fail("%s is %#x %v, want %#x (by %v)", names32[i], v, ok, want.x[i], frames[0].How)
+			return
+		}
+	}
+}
+
+func (a *x86Walk) run(callee func(target uint64) (uint64, bool)) {
+	s := a.start()
+	s.m.fill(wire(x86Limit), wire(x86Top+256))
+	todo := []*x86State{s}
+	for len(todo) > 0 {
+		s := todo[0]
+		todo = todo[1:]
+		for {
+			if a.seen[s.pc] || s.pc < a.begin || s.pc >= a.end {
+				break
+			}
+			a.seen[s.pc] = true
+			a.check(s, true)
+			in, err := x86asm.Decode(a.f.code(a.t, uint32(s.pc-fixtureBase), 15), 32)
+			if err != nil {
+				break // a table of jumps
+			}
+			was := s.x[x86SP]
+			next := s.step(in, callee)
+			if in.Op == x86asm.CALL {
+				c := *s
+				c.x[x86SP] = was
+				c.pc = next[0]
+				a.check(&c, false)
+			}
+			if len(next) == 0 {
+				break
+			}
+			for _, n := range next[1:] {
+				c := s.clone()
+				c.pc = n
+				todo = append(todo, c)
+			}
+			s.pc = next[0]
+		}
+	}
+}
+
+// x86Caller finds an address behind a call, to be what a function returns to.
+func x86Caller(t *testing.T, f *fixture) uint64 {
+	for rva := uint32(0x1000); ; rva++ {
+		if b := f.code(t, rva, 5); b[0] == 0xE8 && b[3] == 0xFF && b[4] == 0xFF || b[0] == 0xE8 && b[3] == 0 && b[4] == 0 {
+			return fixtureBase + uint64(rva) + 5
+		}
+	}
+}
+
+func TestX86EveryInstruction(t *testing.T) {
+	for _, mode := range []struct {
+		name string
+		mode x86Mode
+	}{{"frame data", withPrograms}, {"FPO data", withFPO}, {"no symbols", noSymbols}} {
+		t.Run(mode.name, func(t *testing.T) {
+			for _, level := range levels {
+				f := openFixture(t, "x86-"+level+".sys")
+				frames, starts := readFPO(t, "x86-"+level+".fpo")
+				probe := fixtureBase + uint64(0x1000)
+				hows := map[How]int{}
+				var wrong map[How]int
+				if mode.mode == noSymbols && level != "0" {
+					wrong = map[How]int{} // nothing tells where frames without frame pointer are
+				}
+				units, missed := 0, 0
+				for rva, size := range starts {
+					a := &x86Walk{
+						t: t, f: f, frames: frames, begin: fixtureBase + uint64(rva), end: fixtureBase + uint64(rva+size),
+						seen: map[uint64]bool{}, ret: x86Caller(t, f), hows: hows, mode: mode.mode, wrong: wrong,
+					}
+					a.run(func(target uint64) (uint64, bool) { return 0, target == probe })
+					units += a.units
+					for at := rva; at < rva+size; {
+						in, err := x86asm.Decode(f.code(t, at, 15), 32)
+						if err != nil {
+							break
+						}
+						if !a.seen[fixtureBase+uint64(at)] {
+							missed++
+						}
+						at += uint32(in.Len)
+					}
+				}
+				t.Logf("%s: %d times unwound, %d instructions not reached, by %v, wrong by %v", f.name, units, missed, hows, wrong)
+				// Frames larger than what is looked through have no caller.
+				if n := wrong[None]; len(wrong) > 1 || len(wrong) == 1 && n == 0 || n > units/10 {
+					t.Errorf("%s: wrong by %v", f.name, wrong)
+				}
+			}
+		})
+	}
+}
