@@ -52,6 +52,7 @@ var may = map[string][]string{
 	"image/unwind":            {"kdproto", "arch", "image/pe", "image/sym", "image/disasm"},
 	"engine":                  {"kdproto", "target", "arch", "image/pe", "image/disasm", "engine/expr"},
 	"engine/expr":             {},
+	"engine/types":            {"image/sym"},
 	"engine/enginetest":       {"kdproto", "target", "arch", "engine"},
 	"command":                 {"kdproto", "target", "status", "arch", "image/pe", "image/disasm", "engine", "engine/expr"},
 	"console":                 {"kdproto", "target", "arch", "engine", "engine/expr", "command"},
