@@ -46,10 +46,14 @@ type Row struct {
 	Offset uint64
 	Name   string
 	Text   string // its type, or its value
+	Enum   bool   // it is an enumerator: no offset, Text is its value
 }
 
 // String is the line as dt prints it.
 func (r Row) String() string {
+	if r.Enum {
+		return fmt.Sprintf("%s%s = %s", strings.Repeat("   ", r.Depth+1), r.Name, r.Text)
+	}
 	return fmt.Sprintf("%s+0x%03x %-16s : %s", strings.Repeat("   ", r.Depth+1), r.Offset, r.Name, r.Text)
 }
 
@@ -219,7 +223,7 @@ func (w *walk) members(id sym.TypeID, depth int, addr uint64, data []byte, field
 		r := Row{Depth: depth, Offset: m.Offset, Name: m.Name}
 		switch m.Kind {
 		case sym.Enumerator:
-			r.Offset, r.Text = uint64(m.Value), fmt.Sprintf("0n%d", m.Value)
+			r.Enum, r.Text = true, fmt.Sprintf("0n%d", m.Value)
 			if err := w.row(r); err != nil {
 				return err
 			}

@@ -148,7 +148,7 @@ func TestLayout(t *testing.T) {
 ` {
 		t.Errorf("got\n%s", got)
 	}
-	if got := lines(t, p.Rows(t.Context(), tMode, Options{})); !strings.Contains(got, "UserMode         : 0n1\n") || !strings.Contains(got, "Far              : 0n-2\n") {
+	if got := lines(t, p.Rows(t.Context(), tMode, Options{})); got != "   KernelMode = 0n0\n   UserMode = 0n1\n   Far = 0n-2\n" {
 		t.Errorf("got\n%s", got)
 	}
 }
