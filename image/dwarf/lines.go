@@ -306,10 +306,10 @@ func (f *File) run(t *lineTable, program []byte) error {
 			last := &t.rows[n-1]
 			same := last.line == line && last.file == r.file
 			switch {
-			case end && last.rva == rva:
-				*last = r
-				return
 			case end:
+				for ; n > first && t.rows[n-1].rva == rva; n-- {
+				}
+				t.rows = t.rows[:n]
 			case same && (last.stmt || !stmt):
 				return
 			case same && last.rva == rva:
@@ -571,6 +571,11 @@ func (t *lineTable) starts(i int) bool {
 	r := &t.rows[i]
 	if r.end || !r.stmt || r.line == 0 {
 		return false
+	}
+	for k := i; t.empty(k); k++ {
+		if t.rows[k+1].file != r.file {
+			return false // the code is of what was inlined there
+		}
 	}
 	return i == 0 || t.rows[i-1].end || t.rows[i-1].line != r.line || t.rows[i-1].file != r.file || !t.rows[i-1].stmt
 }

@@ -145,7 +145,10 @@ func (fr *frame) vars(scope entry, w *work) ([]sym.Var, error) {
 		}
 		if isCopy {
 			if at, ok := named[o.off()]; ok {
-				list[at].Loc, err = fr.place(c, w)
+				v := &list[at]
+				if v.Loc, err = fr.place(c, w); err == nil {
+					c.u.f.fit(v)
+				}
 				return err
 			}
 		}
@@ -170,6 +173,7 @@ func (fr *frame) vars(scope entry, w *work) ([]sym.Var, error) {
 			}
 			v.Loc = append(v.Loc, c.constant()...)
 		}
+		c.u.f.fit(&v)
 		list = append(list, v)
 		return nil
 	}
@@ -188,6 +192,18 @@ func (fr *frame) vars(scope entry, w *work) ([]sym.Var, error) {
 		}
 	}
 	return list, nil
+}
+
+// fit cuts the value of a variable that is a constant to the variable's size: a
+// number is written in eight bytes.
+func (f *File) fit(v *sym.Var) {
+	if len(v.Loc) != 1 || v.Loc[0].Kind != sym.IsConstant || v.Loc[0].PieceSize != 0 {
+		return
+	}
+	if t, err := f.Type(v.Type); err == nil && t.Size != 0 {
+		b := v.Loc[0].Value
+		v.Loc[0].Value = b[:min(t.Size, uint64(len(b)))]
+	}
 }
 
 // place is where a variable is at the address of the frame.

@@ -70,6 +70,9 @@ func (f *File) full(t *coffTable, i int) sym.Symbol {
 			return s
 		}
 		e := entry{u, int(fn.die)}
+		if s.Kind == sym.Function {
+			s.Size = fn.hi - fn.lo // under another name
+		}
 		if name, err := e.linkName(); err == nil && same(name, f.plain(p.linkage)) {
 			f.merge(&s, e, name, fn.hi-fn.lo)
 		}
@@ -288,7 +291,7 @@ func (f *File) ByRVA(rva uint32) (sym.Symbol, bool, error) {
 	}
 	best, some := f.nearest(t, rva)
 	if some && best.RVA < sec.VirtualAddress {
-		some = false
+		best, some = sym.Symbol{}, false
 	}
 	if f.Private() && (!code || !t.statics) {
 		ix := f.names()
