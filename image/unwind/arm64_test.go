@@ -3,6 +3,7 @@ package unwind
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"openkd/arch"
@@ -499,4 +500,78 @@ func TestARM64Frames(t *testing.T) {
 			t.Errorf("%+v, %v", l, end)
 		}
 	})
+}
+
+// TestARM64Chain: code without unwind data that has called something is left by
+// its frame pointer.
+func TestARM64Chain(t *testing.T) {
+	f := newFake()
+	f.machine = kdproto.MachineARM64
+	le.PutUint32(f.b[0x800:], 0x94000000) // bl
+	for _, c := range []struct {
+		name string
+		ret  uint64
+		how  How
+		end  Reason
+	}{
+		{"found", fakeBase + 0x804, FramePointer, Bottom},
+		{"signed", (fakeBase + 0x804) &^ (0x7F << 48), FramePointer, Bottom},
+		{"no call there", fakeBase + 0x900, None, BadData},
+	} {
+		m := &memory{}
+		m.fill(fakeStack, fakeStack+0x1000)
+		m.put(fakeStack+0x40, fakeStack+0x80, 8)
+		m.put(fakeStack+0x48, c.ret, 8)
+		m.put(fakeStack+0x80, 0, 8)
+		m.put(fakeStack+0x88, 0, 8)
+		r := Regs{Machine: kdproto.MachineARM64, PC: fakeBase + 0x804, SP: fakeStack}
+		r.Set(arm64FP, fakeStack+0x40)
+		var l []Frame
+		end := (&Walker{Memory: m, ImageAt: f.at}).WalkWaiting(context.Background(), r, 10, func(f *Frame) bool { l = append(l, *f); return true })
+		if end.Reason != c.end || len(l) == 0 || l[0].How != c.how || c.how == FramePointer && (len(l) != 2 || l[1].PC != fakeBase+0x804 || l[1].SP != fakeStack+0x50) {
+			t.Errorf("%s: %+v, %v", c.name, l, end)
+		}
+	}
+}
+
+func TestARM64Decode(t *testing.T) {
+	for _, c := range []struct {
+		code string
+		want armOp
+		err  string
+	}{
+		{"\xDB\x83", armOp{kind: armSave, file: fileD, reg: 14, reg2: 15, off: 32, writeback: true}, ""},
+		{"\xD6\x42", armOp{kind: armSave, reg: 21, reg2: 30, off: 16}, ""},
+		{"\xE7\x4E\x04", armOp{kind: armSave, reg: 14, reg2: 15, off: 64}, ""},
+		{"\xE7\x66\x85", armOp{kind: armSave, file: fileQ, reg: 6, reg2: 7, off: 96, writeback: true}, ""},
+		{"\xE7\x08\x46", armOp{kind: armSave, file: fileD, reg: 8, reg2: noReg, off: 48}, ""},
+		{"\xE0\x01\x00\x00", armOp{kind: armAlloc, reg2: noReg, off: 1 << 20}, ""},
+		{"\xFC", armOp{kind: armSignLR, reg2: noReg}, ""},
+		{"", armOp{}, "have no end"},
+		{"\xE0\x01", armOp{}, "cut off"},
+		{"\xCB\xC0", armOp{}, "a register that there is not"},
+		{"\xE7\x5F\x00", armOp{}, "a register that there is not"},
+		{"\xE7\x0E\xC0", armOp{}, "scalable"},
+		{"\xDF\x01", armOp{}, "not supported"},
+		{"\xEB", armOp{}, "not supported"},
+		{"\xF8\x00", armOp{}, "not supported"},
+	} {
+		o, n, err := decodeARM([]byte(c.code))
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("% x: %v, want %q", c.code, err, c.err)
+			}
+			continue
+		}
+		c.want.code = c.code[0]
+		if err != nil || n != len(c.code) || o != c.want {
+			t.Errorf("% x: %+v, %d bytes, %v; want %+v", c.code, o, n, err, c.want)
+		}
+	}
+	for _, data := range []uint32{3, 1 | 11<<16, 1 | 10<<16} { // form 3; 11 registers; no room for 10
+		var info armInfo
+		if err := armPacked(&info, data); err == nil {
+			t.Errorf("packed data %#x is taken", data)
+		}
+	}
 }

@@ -187,6 +187,12 @@ func (w *Walker) Walk(ctx context.Context, start Regs, limit int, yield func(*Fr
 	return w.walk(ctx, start, true, limit, yield)
 }
 
+// WalkWaiting is Walk from a frame that waits for a call to return to its
+// program counter, such as that of a thread that does not run.
+func (w *Walker) WalkWaiting(ctx context.Context, start Regs, limit int, yield func(*Frame) bool) End {
+	return w.walk(ctx, start, false, limit, yield)
+}
+
 func (w *Walker) walk(ctx context.Context, start Regs, exact bool, limit int, yield func(*Frame) bool) End {
 	a, ok := arch.For(start.Machine)
 	if !ok {

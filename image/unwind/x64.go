@@ -541,7 +541,7 @@ func (u *unwinder) x64Epilog(im Image, fn pe.Function, info *x64Info, at uint32)
 		return false, nil
 	}
 	code := u.code[:u.readCode(im, at, u.code[:])]
-	sp, released := u.r.SP, false
+	sp, released, moved := u.r.SP, false, false
 	var regs [len(u.code)]struct {
 		n  int
 		at uint64
@@ -566,7 +566,7 @@ func (u *unwinder) x64Epilog(im Image, fn pe.Function, info *x64Info, at uint32)
 		if n, reg, disp := leaSP(c); n != 0 && info.frameReg != 0 && reg == int(info.frameReg) && pops == 0 {
 			sp = u.r.X[reg] + disp
 			i += n
-			released = true
+			released, moved = true, true
 			continue
 		}
 		kind, arg := leaveAt(c)
@@ -591,7 +591,7 @@ func (u *unwinder) x64Epilog(im Image, fn pe.Function, info *x64Info, at uint32)
 				u.r.Set(p.n, v)
 			}
 		}
-		u.r.SP = sp
+		u.r.SP, u.moved = sp, moved
 		if kind == leaveTrap {
 			return true, u.machineFrame(false)
 		}

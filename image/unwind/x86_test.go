@@ -406,3 +406,245 @@ func TestX86EveryInstruction(t *testing.T) {
 		})
 	}
 }
+
+func TestFrameProgram(t *testing.T) {
+	memory := map[uint32]uint32{0x1000: 0xAAAA, 0x1004: 0xBBBB}
+	for _, c := range []struct {
+		program string
+		want    map[string]uint32
+		err     string
+	}{
+		{"$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =", map[string]uint32{"$T0": 0x1000, "$eip": 0xAAAA, "$esp": 0x1004}, ""},
+		{"$T1 $ebp 4 + = $T0 $T1 16 - 8 @ =", map[string]uint32{"$T1": 0x2007, "$T0": 0x1FF0}, ""},
+		{"$a 7 2 % = $b 7 2 / = $c 7 2 * = $d -1 =", map[string]uint32{"$a": 1, "$b": 3, "$c": 14, "$d": 0xFFFFFFFF}, ""},
+		{"$a .cbLocals .cbSavedRegs + .cbParams + = $b 0x10 =", map[string]uint32{"$a": 0x60, "$b": 16}, ""},
+		{"  ", map[string]uint32{}, ""},
+		{"=", nil, "an operator without operands"},
+		{"1 +", nil, "an operator without operands"},
+		{"$a $nothing =", nil, "$nothing has no value"},
+		{"1 2 =", nil, "assigns to what is no variable"},
+		{".cbLocals 2 =", nil, "assigns to what is no variable"},
+		{"$a 1 0 / =", nil, "division by zero"},
+		{"$a 1 0 % =", nil, "division by zero"},
+		{"$a 1 3 @ =", nil, "no power of two"},
+		{"$a 1 0 @ =", nil, "no power of two"},
+		{"$a what =", nil, `"what" is neither a number nor a variable`},
+		{"$a 0x100000000 =", nil, "neither a number"},
+		{"$a 0x3000 ^ =", nil, "not mapped"},
+		{strings.Repeat("1 ", 40), nil, "too many operands"},
+		{strings.Repeat("1 ", 4000), nil, "8000 bytes long"},
+	} {
+		vars := map[string]uint32{"$ebp": 0x2003, ".cbLocals": 0x10, ".cbSavedRegs": 0x20, ".cbParams": 0x30}
+		assigned, err := runProgram(c.program, vars, func() (uint32, error) { return 0x1000, nil }, func(at uint32) (uint32, error) {
+			if v, ok := memory[at]; ok {
+				return v, nil
+			}
+			return 0, errHole
+		})
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%.40q: %v, want %q", c.program, err, c.err)
+			}
+			continue
+		}
+		if err != nil || len(assigned) != len(c.want) {
+			t.Errorf("%q: %v, %v", c.program, assigned, err)
+		}
+		for k, v := range c.want {
+			if vars[k] != v || !assigned[k] {
+				t.Errorf("%q: %s is %#x, want %#x", c.program, k, vars[k], v)
+			}
+		}
+	}
+}
+
+const (
+	fake86      = 0xFFFFFFFF80000000
+	after86Call = fake86 + 0x805
+	stack86     = 0x81F00000
+)
+
+func newFake86() (*fakeImage, *memory) {
+	f := newFake()
+	f.base, f.machine = fake86, kdproto.MachineI386
+	m := &memory{}
+	m.fill(wire(stack86-0x1000), wire(stack86+0x1000))
+	return f, m
+}
+
+func put86(m *memory, at uint64, v uint32) { m.put(wire(at), uint64(v), 4) }
+
+// TestX86Trap crosses the kernel's trap frame, from the handler's callee whose
+// frame pointer chain leads to it.
+func TestX86Trap(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		make func(m *memory, at uint64)
+		sp   uint64
+		syms bool // the symbol file says that the function has a trap frame
+	}{
+		{"kernel", func(m *memory, at uint64) { put86(m, at+trapSegCs, 8); put86(m, at+trapEFlags, 0x246) }, stack86 + trapEsp, false},
+		{"user", func(m *memory, at uint64) {
+			put86(m, at+trapSegCs, 0x1B)
+			put86(m, at+trapEFlags, 0x246)
+			put86(m, at+trapEsp, 0x12F000)
+		}, 0x12F000, false},
+		{"edited", func(m *memory, at uint64) {
+			put86(m, at+trapSegCs, 0)
+			put86(m, at+trapEFlags, 0x246)
+			put86(m, at+trapEsp2, stack86+0x200)
+		}, stack86 + 0x200, false},
+		{"by symbols", func(m *memory, at uint64) {
+			put86(m, at+trapSegCs, 8)
+			put86(m, at+trapEFlags, 0x246)
+			put86(m, at+trapArgMark, 0)
+		}, stack86 + trapEsp, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, m := newFake86()
+			const trap = stack86
+			put86(m, trap+trapArgMark, trapMark)
+			for i, off := range []uint64{trapEax, trapEcx, trapEdx, trapEbx, trapEsi, trapEdi} {
+				put86(m, trap+off, uint32(0x100+i))
+			}
+			put86(m, trap+trapEbp, stack86+0x300)
+			put86(m, trap+trapEip, uint32(0x80000850))
+			c.make(m, trap)
+			// The handler's callee: push ebp, mov ebp, esp.
+			put86(m, trap-8, trap)
+			put86(m, trap-4, uint32(0x80000805))
+			r := Regs{Machine: kdproto.MachineI386, PC: fake86 + 0x900, SP: wire(trap - 0x40)}
+			r.Set(x86BP, trap-8)
+			w := &Walker{Memory: m, ImageAt: f.at}
+			if c.syms {
+				w.X86Frame = func(pc uint64) (sym.X86Frame, bool) {
+					return sym.X86Frame{RVA: 0x700, Size: 0x200, Trap: true}, pc < fake86+0x810
+				}
+			}
+			l, end := walkOf(w, r, 3)
+			if len(l) != 3 {
+				t.Fatalf("%d frames, %v", len(l), end)
+			}
+			g := l[2]
+			if g.PC != fake86+0x850 || g.SP != wire(c.sp) || !g.Trap || l[1].MachineFrame != wire(trap+trapEip) || l[1].Return != g.PC {
+				t.Errorf("pc %#x sp %#x trap %v; %+v", g.PC, g.SP, g.Trap, l[1])
+			}
+			for reg, want := range map[string]uint64{"eax": 0x100, "ecx": 0x101, "edx": 0x102, "ebx": 0x103, "esi": 0x104, "edi": 0x105, "ebp": stack86 + 0x300} {
+				if v, ok := g.Regs.Get(reg); !ok || v.Lo != want {
+					t.Errorf("%s is %#x %v, want %#x", reg, v.Lo, ok, want)
+				}
+			}
+		})
+	}
+}
+
+// TestX86FPO: parameters of the callee lie above its return address, and what
+// the prolog pushed is found.
+func TestX86FPO(t *testing.T) {
+	f, m := newFake86()
+	// push ebx, push ebp, push esi, sub esp 10h
+	copy(f.b[0x700:], "\x53\x55\x56\x83\xEC\x10")
+	fr := sym.X86Frame{RVA: 0x700, Size: 0x200, Prolog: 6, Locals: 0x10, Params: 8, SavedRegs: 12, UsesEBP: true}
+	w := &Walker{Memory: m, ImageAt: f.at, X86Frame: func(uint64) (sym.X86Frame, bool) { return fr, true }}
+	// Two activations: from the second's locals up.
+	at := uint64(stack86 - 0x100)
+	sp := at
+	for i := range 2 {
+		at += 0x10
+		for k, v := range []uint32{0xE51, 0xEB0, 0xEB1} { // esi, ebp, ebx
+			put86(m, at+4*uint64(k), v+uint32(i)<<16)
+		}
+		put86(m, at+12, uint32(0x80000805))
+		at += 16 + 8 // return address, parameters
+	}
+	l, end := walkOf(w, Regs{Machine: kdproto.MachineI386, PC: fake86 + 0x800, SP: wire(sp)}, 3)
+	if len(l) != 3 || l[0].How != FPO || l[0].X86 != fr || l[0].FuncRVA != 0x700 {
+		t.Fatalf("%d frames, %v", len(l), end)
+	}
+	if l[1].PC != after86Call || l[1].SP != wire(sp+0x10+16) || l[0].CFA != l[1].SP || l[0].FP != l[1].SP-8 {
+		t.Errorf("caller %#x %#x; %+v", l[1].PC, l[1].SP, l[0])
+	}
+	if l[2].PC != after86Call || l[2].SP != wire(sp+0x10+16+8+0x10+16) {
+		t.Errorf("its caller %#x %#x", l[2].PC, l[2].SP)
+	}
+	for i, fr := range l[1:] {
+		for reg, want := range map[int]uint64{x86SI: 0xE51, x86BP: 0xEB0, x86BX: 0xEB1} {
+			if v, ok := fr.Regs.Reg(reg); !ok || v != want+uint64(i)<<16 {
+				t.Errorf("frame %d: %s is %#x %v", i+1, names32[reg], v, ok)
+			}
+		}
+	}
+}
+
+// TestX86Epilogs: without symbols, at each instruction of epilogs.
+func TestX86Epilogs(t *testing.T) {
+	for _, c := range []struct {
+		name, code string
+		depths     []int
+		pops       uint64
+		wrong      bool // it is none: what ebp says is taken
+	}{
+		{"leave", "C9 C3", []int{0x30, 0}, 0, false},
+		{"pop", "8BE5 5D C3", []int{0x30, 4, 0}, 0, false},
+		{"release", "83C42C 5D C21000", []int{0x30, 4, 0}, 0x10, false},
+		{"release much", "81C42C000000 5D C3", []int{0x30, 4, 0}, 0, false},
+		{"saved registers", "8D65F8 5E 5F 5D C3", []int{0x30, 12, 8, 4, 0}, 0, false},
+		{"far", "8DA5F8FFFFFF 5E 5F 5D C3", []int{0x30, 12, 8, 4, 0}, 0, false},
+		{"tail call", "C9 E900010000", []int{0x30}, 0, false},
+		{"clean up and jump", "83C408 EB10", []int{0x30}, 0, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, m := newFake86()
+			at := uint32(0x900)
+			var ats []uint32
+			for _, h := range strings.Fields(c.code) {
+				var b []byte
+				if _, err := fmt.Sscanf(h, "%x", &b); err != nil {
+					t.Fatal(err)
+				}
+				ats = append(ats, at)
+				at += uint32(copy(f.b[at:], b))
+			}
+			// From the return address down: ebp, edi, esi.
+			put86(m, stack86, 0x80000805)
+			put86(m, stack86-4, 0xEB0)
+			put86(m, stack86-8, 0xED1)
+			put86(m, stack86-12, 0xE51)
+			for i, depth := range c.depths {
+				r := Regs{Machine: kdproto.MachineI386, PC: fake86 + uint64(ats[i]), SP: wire(stack86 - uint64(depth))}
+				r.Set(x86BP, stack86-4)
+				if depth < 4 {
+					r.Set(x86BP, 0xEB0)
+				}
+				l, end := walkOf(&Walker{Memory: m, ImageAt: f.at}, r, 2)
+				if len(l) != 2 {
+					t.Fatalf("instruction %d: %d frames, %v", i, len(l), end)
+				}
+				want := wire(stack86 + 4 + c.pops)
+				bp, _ := l[1].Regs.Reg(x86BP)
+				if l[1].PC != after86Call || l[1].SP != want || bp != 0xEB0 || (l[0].How == Code) == c.wrong {
+					t.Errorf("instruction %d: pc %#x sp %#x ebp %#x by %v, want sp %#x", i, l[1].PC, l[1].SP, bp, l[0].How, want)
+				}
+			}
+		})
+	}
+}
+
+// TestX86Guess: nothing is known but that code calls.
+func TestX86Guess(t *testing.T) {
+	f, m := newFake86()
+	put86(m, stack86+0x123*4, 0x80000805)
+	r := Regs{Machine: kdproto.MachineI386, PC: fake86 + 0x900, SP: wire(stack86)}
+	l, end := walkOf(&Walker{Memory: m, ImageAt: f.at}, r, 100)
+	if len(l) != 2 || l[0].How != Guess || l[1].PC != after86Call || l[1].SP != wire(stack86+0x124*4) || end.Reason != BadData {
+		t.Errorf("%d frames, %v", len(l), end)
+	}
+	if _, ok := l[1].Regs.Reg(x86BX); ok {
+		t.Error("ebx is known behind a guess")
+	}
+	r.PC = 0x1234
+	m.fill(wire(stack86), wire(stack86+0x100))
+	if l, end := walkOf(&Walker{Memory: m, ImageAt: f.at}, r, 100); len(l) != 1 || end.Reason != NoImage {
+		t.Errorf("%d frames, %v", len(l), end)
+	}
+}
