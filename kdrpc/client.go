@@ -1,6 +1,7 @@
 package kdrpc
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -95,19 +96,25 @@ type clientConn struct {
 	calls map[uint32]*call
 	owed  int      // credit to give back
 	held  int      // bytes of parts that came and are not given back
-	free  [][]byte // buffers of parts, for the next ones
+	free  [][]byte // buffers that parts came in, for the next ones
 	lost  bool     // no call may be added any more
 }
 
 // call is one request that waits for its answer.
 type call struct {
 	mu     sync.Mutex
-	parts  []target.Part
+	parts  []received
 	done   bool
 	result Result
 	open   bool          // answered by KindOpened
 	err    error         // the connection was lost
 	more   chan struct{} // holds one token
+}
+
+// received is a part with the buffer that it came in.
+type received struct {
+	target.Part
+	buf []byte
 }
 
 func newCall() *call { return &call{more: make(chan struct{}, 1)} }
@@ -400,47 +407,60 @@ func (cc *clientConn) readLoop(r *frameReader) (err error) {
 		if !whole {
 			continue
 		}
-		if err := cc.take(f.id, kind, body); err != nil {
+		kept, err := cc.take(f.id, kind, body)
+		if err != nil {
 			return err
+		}
+		if kept {
+			r.swap(cc.buffer())
 		}
 	}
 }
 
-func (cc *clientConn) take(id uint32, kind Kind, body []byte) error {
+// take handles a body. kept: the body is not to be overwritten.
+func (cc *clientConn) take(id uint32, kind Kind, body []byte) (kept bool, err error) {
 	switch kind {
 	case KindPing:
 		cc.w.pong()
 	case KindPart:
 		p, err := decodePart(body)
 		if err != nil {
-			return err
+			return false, err
 		}
 		cc.mu.Lock()
 		cc.held += len(p.Data)
 		over := cc.held > creditWindow
 		cc.mu.Unlock()
 		if over {
-			return protocolErrorf("more data than there was credit for")
+			return false, protocolErrorf("more data than there was credit for")
 		}
 		k := cc.call(id)
 		if k == nil { // given up meanwhile
 			cc.giveBack(len(p.Data))
-			return nil
+			return false, nil
 		}
-		p.Data = append(cc.buffer(), p.Data...)
+		// A little data must not hold a big buffer: there may be many of them.
+		kept := len(p.Data) > 0 && cap(body) <= 2*len(body)
+		in := received{Part: p}
+		if kept {
+			in.buf = body
+		} else {
+			in.Data = bytes.Clone(p.Data)
+		}
 		k.mu.Lock()
-		k.parts = append(k.parts, p)
+		k.parts = append(k.parts, in)
 		many := len(k.parts) > maxParts
 		k.mu.Unlock()
 		if many {
-			return protocolErrorf("more than %d parts before one was taken", maxParts)
+			return false, protocolErrorf("more than %d parts before one was taken", maxParts)
 		}
 		k.wake()
+		return kept, nil
 	case KindDone:
 		var r Result
 		if len(body) > 0 {
 			if err := decode(body, &r); err != nil {
-				return err
+				return false, err
 			}
 		}
 		cc.mu.Lock()
@@ -456,14 +476,14 @@ func (cc *clientConn) take(id uint32, kind Kind, body []byte) error {
 	case KindOpened:
 		var o Opened
 		if err := decode(body, &o); err != nil {
-			return err
+			return false, err
 		}
 		cc.mu.Lock()
 		k := cc.calls[id]
 		delete(cc.calls, id)
 		cc.mu.Unlock()
 		if k == nil {
-			return protocolErrorf("a session that nobody asked for")
+			return false, protocolErrorf("a session that nobody asked for")
 		}
 		// Here and not by who waits, because events may follow at once.
 		c := cc.c
@@ -489,18 +509,18 @@ func (cc *clientConn) take(id uint32, kind Kind, body []byte) error {
 		if len(body) == 0 {
 			c.ended = true
 			c.changedLocked()
-			return nil
+			return false, nil
 		}
 		seq, e, err := decodeEvent(body)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if seq <= c.lastSeen || c.ended {
-			return nil
+			return false, nil
 		}
 		size := sizeOf(&e)
 		if c.waiting > 0 && c.waiting+size > maxEvents {
-			return protocolErrorf("events of more than %d bytes that were not read yet", maxEvents)
+			return false, protocolErrorf("events of more than %d bytes that were not read yet", maxEvents)
 		}
 		c.waiting += size
 		c.lastSeen = seq
@@ -508,7 +528,7 @@ func (cc *clientConn) take(id uint32, kind Kind, body []byte) error {
 		c.events = append(c.events, queued{seq, e})
 		c.changedLocked()
 	}
-	return nil
+	return false, nil
 }
 
 func (cc *clientConn) call(id uint32) *call {
@@ -536,7 +556,7 @@ func (cc *clientConn) buffer() []byte {
 	}
 	b := cc.free[n-1]
 	cc.free = cc.free[:n-1]
-	return b[:0]
+	return b
 }
 
 func (cc *clientConn) keepBuffer(b []byte) {
@@ -631,11 +651,11 @@ func (cc *clientConn) request(ctx context.Context, kind Kind, body []byte, sink 
 				if sink == nil {
 					err = protocolErrorf("a part of something that has none")
 				} else {
-					err = sink(p)
+					err = sink(p.Part)
 				}
 			}
 			cc.giveBack(len(p.Data))
-			cc.keepBuffer(p.Data)
+			cc.keepBuffer(p.buf)
 			if err != nil {
 				for _, p := range parts[i+1:] {
 					cc.giveBack(len(p.Data))

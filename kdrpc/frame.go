@@ -72,8 +72,11 @@ const (
 
 	flagDone = 1
 
-	// Parts gather for this long or until a fragment is full.
+	// Parts gather for this long or until they are so many bytes: with one more
+	// part of a packet still four whole records of TLS, each of which costs both
+	// sides a system call.
 	gather = 5 * time.Millisecond
+	enough = fragment - 4<<10
 )
 
 // Timeouts are the times of a connection. Zero fields take the protocol's
@@ -124,9 +127,20 @@ type frameReader struct {
 	begun, ended func()
 }
 
+// What lies before a payload fits into the buffer, with many small frames; a
+// long payload goes past it. It is there as long as the connection.
+const readBuffer = 2 << 10
+
+// A payload's buffer above this size is not kept for small ones.
+const smallBuffer = 8 << 10
+
 func newFrameReader(r io.Reader) *frameReader {
-	return &frameReader{r: bufio.NewReaderSize(r, 32<<10)}
+	return &frameReader{r: bufio.NewReaderSize(r, readBuffer)}
 }
+
+// swap gives the payload of the last frame away, and takes another buffer for
+// the next one.
+func (r *frameReader) swap(buf []byte) { r.buf = buf[:cap(buf)] }
 
 // next returns the next frame. io.EOF: the stream ended between two frames.
 func (r *frameReader) next() (frame, error) {
@@ -149,8 +163,8 @@ func (r *frameReader) next() (frame, error) {
 		return frame{}, protocolErrorf("a frame of %d bytes; 5 to %d are allowed", n, maxFrame+frameHeader-4)
 	}
 	n -= frameHeader - 4
-	if uint32(cap(r.buf)) < n {
-		r.buf = make([]byte, max(n, 4<<10))
+	if have := uint32(cap(r.buf)); have < n || n < readBuffer && have > smallBuffer {
+		r.buf = make([]byte, max(n, 64))
 	}
 	f := frame{id: binary.LittleEndian.Uint32(h[4:]), kind: Kind(h[8]), payload: r.buf[:n]}
 	if _, err := io.ReadFull(r.r, f.payload); err != nil {
@@ -219,8 +233,8 @@ func appendFrames(b []byte, id uint32, k Kind, body []byte) []byte {
 // wire is what both sides do with a connection: write frames without making
 // the writers wait for the network, ping, and notice a dead peer.
 //
-// Frames are appended to a buffer that one goroutine writes. While it writes,
-// the next ones gather, so that many small ones cost few system calls.
+// Frames are appended to a buffer that one goroutine at a time writes. While it
+// writes, the next ones gather, so that many small ones cost few system calls.
 type wire struct {
 	conn  net.Conn
 	times Timeouts
@@ -237,14 +251,15 @@ type wire struct {
 	busy    int // bytes that are being written
 	writing bool
 	err     error
-	pongs   bool      // a pong waits in buf
-	pinged  time.Time // when the ping went that has no answer yet; zero: none
-	asked   time.Time // when the last ping went
-	tail    tail      // the part at the end of buf
+	pongs   bool        // a pong waits in buf
+	pinged  time.Time   // when the ping went that has no answer yet; zero: none
+	asked   time.Time   // when the last ping went
+	tail    tail        // the part at the end of buf
+	alive   *time.Timer // calls tick, until err is set
 	timer   *time.Timer
-	armed   bool // timer will wake the writer
-	closed  bool // write what is there, then stop
-	wake    chan struct{}
+	armed   bool          // timer will wake the writer
+	closed  bool          // write what is there, then stop
+	loop    bool          // writeLoop runs
 	room    chan struct{} // closed when the buffer has been taken
 	dead    chan struct{} // closed when err is set or writing has stopped
 	wg      sync.WaitGroup
@@ -268,13 +283,13 @@ func newWire(conn net.Conn, times Timeouts, meter *Meter) *wire {
 	}
 	w := &wire{
 		conn: conn, meter: meter, probe: probe, times: times.withDefaults(), start: time.Now(),
-		wake: make(chan struct{}, 1), room: make(chan struct{}), dead: make(chan struct{}),
+		room: make(chan struct{}), dead: make(chan struct{}),
 	}
 	w.timer = time.AfterFunc(time.Hour, w.flush)
 	w.timer.Stop()
-	w.wg.Add(2)
-	go w.writeLoop()
-	go w.keepAlive()
+	w.mu.Lock() // the first tick has to find its timer
+	w.alive = time.AfterFunc(w.times.Ping, w.tick)
+	w.mu.Unlock()
 	return w
 }
 
@@ -300,6 +315,7 @@ func (w *wire) fail(err error) {
 	w.mu.Lock()
 	if w.err == nil {
 		w.err = err
+		w.alive.Stop() // a tick that runs already sees err
 	}
 	w.mu.Unlock()
 	w.once.Do(func() { close(w.dead) })
@@ -330,11 +346,17 @@ func (w *wire) finish(d time.Duration) {
 	w.wg.Wait()
 }
 
+// poke has what is queued written. The writer is there only while there is
+// something to write: a server has thousands of idle connections.
 func (w *wire) poke() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.loop || w.err != nil {
+		return
 	}
+	w.loop = true
+	w.wg.Add(1)
+	go w.writeLoop()
 }
 
 // append lets add append frames to what goes out. It never waits.
@@ -367,7 +389,7 @@ func (w *wire) sendPart(id uint32, p *target.Part, data []byte, done bool) error
 			b = appendPart(b, id, p, data, done)
 		}
 		t.next = p.Offset + uint64(len(data))
-		full = len(b) >= fragment
+		full = len(b) >= enough
 		if !full && !w.armed {
 			w.armed = true
 			w.timer.Reset(gather)
@@ -523,19 +545,21 @@ func (w *wire) writeOnce() bool {
 
 func (w *wire) writeLoop() {
 	defer w.wg.Done()
-	defer w.once.Do(func() { close(w.dead) })
 	for {
-		select {
-		case <-w.wake:
-		case <-w.dead:
-			return
-		}
 		for w.writeOnce() {
 		}
 		w.mu.Lock()
+		// Who writes now pokes when he is through, if there is more.
+		idle := len(w.buf) == 0 || w.writing || w.err != nil
 		over := w.closed && len(w.buf) == 0 && !w.writing
+		if idle {
+			w.loop = false
+		}
 		w.mu.Unlock()
 		if over {
+			w.once.Do(func() { close(w.dead) })
+		}
+		if idle {
 			return
 		}
 	}
@@ -544,33 +568,38 @@ func (w *wire) writeLoop() {
 // errSilent is the reason when the other side was not heard.
 var errSilent = errors.New("kdrpc: the other side is silent")
 
-func (w *wire) keepAlive() {
-	defer w.wg.Done()
-	tick := time.NewTicker(w.times.Ping)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-w.dead:
-			return
-		}
-		now := time.Since(w.start)
-		silent := now - time.Duration(w.heard.Load())
-		begun := w.begun.Load()
-		switch {
-		case silent >= w.times.Dead:
-			w.fail(fmt.Errorf("%w for %v", errSilent, w.times.Dead))
-			return
-		case begun != 0 && now-time.Duration(begun) > w.times.Frame:
-			w.fail(protocolErrorf("a frame was not whole within %v", w.times.Frame))
-			return
-		case silent >= w.times.Ping || w.probe && w.sinceAsked() >= measureEvery:
-			w.ping()
-		}
-		w.mu.Lock()
-		if len(w.buf) == 0 && silent >= w.times.Ping/2 {
-			w.buf, w.spare = nil, nil
-		}
+// tick looks after an idle connection. It is a timer and not a goroutine,
+// because a server has thousands of those connections; a wait for wg waits for
+// it too.
+func (w *wire) tick() {
+	w.mu.Lock()
+	if w.err != nil {
 		w.mu.Unlock()
+		return
+	}
+	w.wg.Add(1)
+	w.mu.Unlock()
+	defer w.wg.Done()
+
+	now := time.Since(w.start)
+	silent := now - time.Duration(w.heard.Load())
+	begun := w.begun.Load()
+	switch {
+	case silent >= w.times.Dead:
+		w.fail(fmt.Errorf("%w for %v", errSilent, w.times.Dead))
+		return
+	case begun != 0 && now-time.Duration(begun) > w.times.Frame:
+		w.fail(protocolErrorf("a frame was not whole within %v", w.times.Frame))
+		return
+	case silent >= w.times.Ping || w.probe && w.sinceAsked() >= measureEvery:
+		w.ping()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.buf) == 0 && silent >= w.times.Ping/2 {
+		w.buf, w.spare = nil, nil
+	}
+	if w.err == nil {
+		w.alive.Reset(w.times.Ping)
 	}
 }

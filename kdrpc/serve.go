@@ -83,10 +83,11 @@ type server struct {
 	stop context.CancelFunc
 	log  *slog.Logger
 
-	queue chan *request // served in turn
-	wg    sync.WaitGroup
+	wg sync.WaitGroup
 
 	mu      sync.Mutex
+	queue   []*request // served in turn
+	working bool       // by worker, which runs
 	session Session
 	opening bool
 	active  map[uint32]*request
@@ -117,26 +118,21 @@ func Serve(ctx context.Context, conn net.Conn, b Backend, o ServeOptions) error 
 	}
 	s := &server{
 		w: newWire(conn, o.Timeouts, o.Meter), b: b, peer: conn.RemoteAddr().String(), log: o.Logger,
-		queue: make(chan *request, maxQueued), active: make(map[uint32]*request),
+		active: make(map[uint32]*request),
 		credit: creditWindow, granted: make(chan struct{}),
 	}
 	s.ctx, s.stop = context.WithCancel(ctx)
 	defer s.stop()
 
 	// The end of ctx must end the reading, after a moment for what is queued.
-	stopped := make(chan struct{})
-	var closer sync.WaitGroup
-	closer.Go(func() {
-		select {
-		case <-ctx.Done():
-			s.w.finish(time.Second)
-		case <-stopped:
-		}
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		s.w.finish(time.Second)
 	})
 	r := s.w.reader()
 	err := s.hello(r, o)
 	if err == nil {
-		s.wg.Go(s.worker)
 		openBy := time.AfterFunc(s.w.times.Open, func() {
 			s.mu.Lock()
 			late := s.session == nil && !s.opening
@@ -155,7 +151,6 @@ func Serve(ctx context.Context, conn net.Conn, b Backend, o ServeOptions) error 
 		err = nil
 	}
 	s.stop()
-	close(s.queue)
 	s.wg.Wait()
 	s.mu.Lock()
 	session := s.session
@@ -163,9 +158,10 @@ func Serve(ctx context.Context, conn net.Conn, b Backend, o ServeOptions) error 
 	if session != nil {
 		session.Detach()
 	}
+	if !stop() {
+		<-ended
+	}
 	s.w.finish(time.Second)
-	close(stopped)
-	closer.Wait()
 	return err
 }
 
@@ -349,13 +345,22 @@ func (s *server) take(id uint32, kind Kind, body []byte) error {
 		})
 		return nil
 	}
-	select {
-	case s.queue <- rq:
-		return nil
-	default:
+	s.mu.Lock()
+	full = len(s.queue) >= maxQueued
+	start := !full && !s.working
+	if !full {
+		s.queue = append(s.queue, rq)
+		s.working = true
+	}
+	s.mu.Unlock()
+	if full {
 		s.done(rq)
 		return protocolErrorf("more than %d requests wait", maxQueued)
 	}
+	if start {
+		s.wg.Go(s.worker)
+	}
+	return nil
 }
 
 func (s *server) current() Session {
@@ -387,8 +392,18 @@ func (s *server) reply(id uint32, r Result) {
 	s.w.send(id, KindDone, body)
 }
 
+// worker serves what waits, and ends: an idle connection needs none.
 func (s *server) worker() {
-	for rq := range s.queue {
+	for {
+		s.mu.Lock()
+		if len(s.queue) == 0 {
+			s.queue, s.working = nil, false
+			s.mu.Unlock()
+			return
+		}
+		rq := s.queue[0]
+		s.queue = s.queue[1:]
+		s.mu.Unlock()
 		if s.ctx.Err() != nil {
 			s.done(rq)
 			continue
