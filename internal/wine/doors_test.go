@@ -235,19 +235,27 @@ func TestWindows(t *testing.T) {
 			}
 		}
 		for _, d := range doors {
-			t.Run(d.name, func(t *testing.T) {
-				if got := l.doJob(t, d); got != want {
-					t.Errorf("not what kd of this system shows:\n%s", diff(want, got))
-				}
-			})
+			t.Run(d.name, func(t *testing.T) { l.check(t, want, d) })
 		}
+		t.Run("shared port", func(t *testing.T) { l.lines(t, want) })
 	})
 	t.Run("demonstration", l.demo)
 	t.Run("pipe", l.pipe)
 	t.Run("ctrl+c", l.ctrlC)
 	t.Run("messages", l.messages)
+	t.Run("refusals", l.refusals)
+	t.Run("status", l.status)
+	t.Run("firewall", l.firewall)
 	t.Run("servers", l.servers)
 	t.Run("service", l.service)
+}
+
+// check does the job through a door and compares what is shown.
+func (l *lab) check(t *testing.T, want string, d door) {
+	t.Helper()
+	if got := l.doJob(t, d); got != want {
+		t.Errorf("not what kd of this system shows:\n%s", diff(want, got))
+	}
 }
 
 // doJob does the job through a door and returns what was shown.
@@ -445,7 +453,7 @@ func (l *lab) pipe(t *testing.T) {
 // burn uses up the first instance of a pipe, see the package comment.
 func (l *lab) burn(t *testing.T, pipe string) {
 	t.Helper()
-	if err := l.tool("wine", "cmd", "/c", `echo . > `+pipe); err != nil {
+	if err := l.tool("wine", "cmd", "/c", "type nul < "+pipe); err != nil {
 		t.Fatal(err)
 	}
 }

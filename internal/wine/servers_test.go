@@ -37,8 +37,18 @@ func (l *lab) servers(t *testing.T) {
 	if got := listed(`\\localhost`); got != one {
 		t.Errorf("after the sudden death of one:\n%s", got)
 	}
-	// Without a network (see the package comment) there is still this machine.
-	loud := l.start(t, "", "kdsrv.exe", "-t", "tcp:port=30000:39999,password="+password)
-	want := "tcp:Port=" + loud.shows(`listening on tcp:Port=(\d+)`)[1] + `:39999,Password=\*,Server=localhost\r?\n`
-	l.start(t, "", "kd.exe", "-QR").shows(want)
+	// Without a network (see the package comment) there is still this machine,
+	// and what is listed can be pasted.
+	l.makeCertificate(t, "kdsrv.exe", "listed")
+	srv := l.start(t, "", "kdsrv.exe", "-t", "tcp:port=30000:39999"+pw, "-t", "npipe:pipe=three"+pw, "-t", "spipe:proto=tls13,certuser=listed,pipe=four"+pw)
+	tcp := "tcp:Port=" + srv.shows(`listening on tcp:Port=(\d+)`)[1] + ":39999"
+	all := l.start(t, "", "kd.exe", "-QR")
+	all.end()
+	for _, door := range []string{tcp, "npipe:Pipe=three", "spipe:Proto=tls13,CertUser=listed,Pipe=four"} {
+		line := all.shows(`Remote Kernel Debugger Server - (` + door + `,Password=\*,Server=localhost)\r?\n`)[1]
+		kd := l.start(t, "q\n", "kd.exe", "-kqm", "-k", through(strings.Replace(line, "*", password, 1), newMachine(t).tcp()))
+		if code := kd.end(); code != 0 || !strings.Contains(kd.out.text(), "The session is closed") {
+			t.Errorf("%s: exit code %d, standard error: %s", line, code, kd.err.text())
+		}
+	}
 }

@@ -207,12 +207,29 @@ func (p *process) end() int {
 // interrupt is Ctrl+C; Wine makes the control event of it.
 func (p *process) interrupt() { p.cmd.Process.Signal(syscall.SIGINT) }
 
-// shows waits until a pattern is in the output and returns its groups.
+// kill ends the process without a word.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	p.cmd.Wait()
+}
+
+// shows waits until a pattern is on standard output and returns its groups.
 func (p *process) shows(pattern string) []string {
+	p.t.Helper()
+	return p.await(&p.out, pattern)
+}
+
+// tells does so on standard error.
+func (p *process) tells(pattern string) []string {
+	p.t.Helper()
+	return p.await(&p.err, pattern)
+}
+
+func (p *process) await(s *screen, pattern string) []string {
 	p.t.Helper()
 	re := regexp.MustCompile(pattern)
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		if m := re.FindStringSubmatch(p.out.text()); m != nil {
+		if m := re.FindStringSubmatch(s.text()); m != nil {
 			return m
 		}
 		if time.Now().After(end) {
