@@ -50,6 +50,7 @@ var may = map[string][]string{
 	"image/dwarf":             {"image/sym", "image/pe"},
 	"image/pdb":               {"image/sym", "image/undname"},
 	"image/unwind":            {"kdproto", "arch", "image/pe", "image/sym", "image/disasm"},
+	"symbols":                 {"image/sym", "image/pe", "image/pdb", "image/dwarf"},
 	"engine":                  {"kdproto", "target", "arch", "image/pe", "image/disasm", "engine/expr"},
 	"engine/expr":             {},
 	"engine/types":            {"image/sym"},
