@@ -13,13 +13,14 @@ import (
 // so that a sender's retries say something about the sender.
 const DefaultSpacing = 8192
 
-// Config says which faults a Stream makes. The rates are chances per byte; the
-// zero value makes none.
+// Config says which faults a Stream or Packets makes. The rates are chances per
+// byte of a stream and per datagram of packets; the zero value makes none.
 type Config struct {
 	Drop      float64 // the byte is lost
 	Corrupt   float64 // the byte is another one
 	Duplicate float64 // the byte comes twice
 	Noise     float64 // 1 to 8 random bytes come before it
+	Reorder   float64 // it comes after the next one; datagrams only
 
 	Spacing int           // least distance between faults in bytes; 0: DefaultSpacing
 	Delay   time.Duration // every piece comes that much later
@@ -28,7 +29,7 @@ type Config struct {
 }
 
 // Parse reads a flag text such as "drop=0.001,corrupt=0.001,delay=5ms,seed=42".
-// The keys are drop, corrupt, duplicate, noise (chances per byte, 0 to 1),
+// The keys are drop, corrupt, duplicate, noise, reorder (chances, 0 to 1),
 // spacing and split (bytes), delay (a duration) and seed. The empty text is no
 // faults.
 func Parse(text string) (Config, error) {
@@ -57,6 +58,8 @@ func Parse(text string) (Config, error) {
 			c.Duplicate, err = rate(key, value)
 		case "noise":
 			c.Noise, err = rate(key, value)
+		case "reorder":
+			c.Reorder, err = rate(key, value)
 		case "spacing":
 			c.Spacing, err = size(key, value)
 		case "split":
@@ -72,13 +75,13 @@ func Parse(text string) (Config, error) {
 				err = fmt.Errorf("faults: seed=%s is not a whole number from 0 to 2^64-1", value)
 			}
 		default:
-			err = fmt.Errorf("faults: %q is not known, the keys are drop, corrupt, duplicate, noise, spacing, split, delay and seed", key)
+			err = fmt.Errorf("faults: %q is not known, the keys are drop, corrupt, duplicate, noise, reorder, spacing, split, delay and seed", key)
 		}
 		if err != nil {
 			return Config{}, err
 		}
 	}
-	if s := c.Drop + c.Corrupt + c.Duplicate + c.Noise; s > 1 {
+	if s := c.Drop + c.Corrupt + c.Duplicate + c.Noise + c.Reorder; s > 1 {
 		return Config{}, fmt.Errorf("faults: the chances add up to %g, at most 1 is possible", s)
 	}
 	return c, nil
@@ -87,7 +90,7 @@ func Parse(text string) (Config, error) {
 func rate(key, value string) (float64, error) {
 	f, err := strconv.ParseFloat(value, 64)
 	if err != nil || !(f >= 0 && f <= 1) {
-		return 0, fmt.Errorf("faults: %s=%s is not a chance per byte from 0 to 1, such as 0.001", key, value)
+		return 0, fmt.Errorf("faults: %s=%s is not a chance from 0 to 1, such as 0.001", key, value)
 	}
 	return f, nil
 }
@@ -112,6 +115,7 @@ func (c Config) String() string {
 	add("corrupt", c.Corrupt)
 	add("duplicate", c.Duplicate)
 	add("noise", c.Noise)
+	add("reorder", c.Reorder)
 	if c.Spacing != 0 {
 		p = append(p, fmt.Sprintf("spacing=%d", c.Spacing))
 	}

@@ -18,7 +18,7 @@ const (
 	DefaultRetries    = 10
 	DefaultResendWait = 60 * time.Millisecond
 	DefaultByteGap    = 200 * time.Millisecond
-	DefaultQueue      = 256
+	DefaultQueue      = 64
 )
 
 const (
@@ -47,7 +47,7 @@ type HostOptions struct {
 	Retries    int           // transmissions of one packet before link.ErrNoAnswer; 0: 10
 	ResendWait time.Duration // wait for an ACK after a first RESEND, four times as long after each further one, and the least distance of our own RESENDs; 0: 60 ms
 	ByteGap    time.Duration // silence that ends a packet in the middle; 0: 200 ms and 20 byte times
-	Queue      int           // packets received and not yet fetched; 0: 256
+	Queue      int           // packets received and not yet fetched; 0: 64
 
 	// UnlimitedResets lifts the rule that at most one RESET waits for its
 	// answer (resets=0: virtual machines whose pipes drop what is not read).
@@ -203,7 +203,7 @@ func NewHost(stream io.ReadWriteCloser, opt HostOptions) *Host {
 // read is the reader goroutine.
 func (h *Host) read() {
 	defer h.wg.Done()
-	buf := make([]byte, 8192)
+	buf := make([]byte, 4096) // the longest packet, and the acknowledgement before it
 	for {
 		n, err := h.stream.Read(buf)
 		if n > 0 {

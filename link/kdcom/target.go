@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"openkd/kdproto"
+	"openkd/link"
 )
 
 // Defaults of TargetOptions.
@@ -18,31 +19,19 @@ const (
 	DefaultTargetBuffer  = 64 << 10
 )
 
-// Result says how Receive ended.
-type Result int
+// Result is link.Result.
+type Result = link.Result
 
 // Results of Target.Receive.
 const (
-	Received Result = iota // a packet of the wanted type
-	Timeout                // nothing within the time
-	Resend                 // the host asks for the last packet again
+	Received = link.Received
+	Timeout  = link.Timeout
+	Resend   = link.Resend
 )
 
-func (r Result) String() string {
-	switch r {
-	case Received:
-		return "received"
-	case Timeout:
-		return "timeout"
-	case Resend:
-		return "resend"
-	}
-	return fmt.Sprintf("Result(%d)", int(r))
-}
-
-// ErrNotPresent says that a droppable packet was given up: no debugger has
-// answered. The numbering has started anew, the next packet carries SYNC.
-var ErrNotPresent = errors.New("kdcom: no debugger answers")
+// ErrNotPresent is link.ErrNotPresent. The numbering has started anew, the next
+// packet carries SYNC.
+var ErrNotPresent = link.ErrNotPresent
 
 // TargetOptions tune a Target.
 type TargetOptions struct {
@@ -64,10 +53,7 @@ type TargetOptions struct {
 	Tamper func(packet []byte) []byte
 }
 
-// Target is the kernel's side of the link, for simulated machines: it behaves
-// as a kernel's own transport does, polling and single-minded. It receives only
-// while it is asked to, one wanted packet type at a time, acknowledges and
-// drops the rest, and repeats what is not acknowledged.
+// Target implements link.Target over a byte stream.
 //
 // Concurrency: Send, Receive, PollBreakIn, Restart and WriteRaw are called by
 // one goroutine at a time, the simulated processor. Attach, Present, BreakInSeen,
@@ -85,6 +71,8 @@ type Target struct {
 	breakIn bool
 	closed  bool
 }
+
+var _ link.Target = (*Target)(nil)
 
 // line is one stream with its reader goroutine.
 type line struct {

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +50,9 @@ const (
 	candidates = 4
 	// resolveEvery is how often the name of a target is looked up again.
 	resolveEvery = 30 * time.Second
+	// doubt is how many datagrams of the target in a row our key does not open
+	// when it is no longer the target's.
+	doubt = 3
 	// burst and perSecond bound the work for datagrams that are not the
 	// target's: those that cost a decryption, and those that are answered.
 	burst, perSecond             = 200, 500
@@ -132,7 +137,6 @@ type session struct {
 	control  uint64         // highest sequence number of the target's control channel
 	self     netip.AddrPort // whom the target calls connected, once it said so
 	in, out  uint64         // sequence numbers of the data channel
-	silent   bool           // nothing has come on the data channel yet
 	answered time.Time      // when
 	asks     int            // requests for another offer since
 }
@@ -168,8 +172,8 @@ type Host struct {
 	closed bool
 	stats  link.Stats
 	plain  []byte // of the datagram in hand
+	seed   maphash.Seed
 	frame  []byte // of the datagram that goes out
-	opened time.Time
 
 	sess  *session
 	prev  *seal      // of the session before, to know its late datagrams
@@ -182,6 +186,8 @@ type Host struct {
 	pending *sending
 	known   bool   // last is valid
 	last    uint32 // highest id of the target
+	lastSum uint64 // of the packet with that id
+	alike   bool   // the next data packet may be the last one again, with another id
 	first   bool   // no data packet has come in this session yet
 	fresh   bool   // the next data packet starts the numbering anew
 	repeat  bool   // the next data packet answers our RESET
@@ -194,6 +200,7 @@ type Host struct {
 	resendAt     time.Time
 
 	heard   time.Time // the last sign of life of the target
+	spoken  time.Time // the last datagram that our key opened
 	badFrom netip.AddrPort
 	badByte byte
 	badAt   time.Time
@@ -227,7 +234,7 @@ func Listen(ctx context.Context, cfg Config) (*Host, error) {
 	h := &Host{
 		cfg: cfg, control: newSeal(cfg.Key, cfg.Key), target: w, addrs: addrs,
 		packets: make(chan link.Packet, cfg.Queue), plain: make([]byte, 0, maxDatagram), dead: make(chan struct{}), sendSem: make(chan struct{}, 1),
-		sendID: hostFirst, opened: now, heard: now,
+		sendID: hostFirst, heard: now, seed: maphash.MakeSeed(),
 		work: bucket{size: burst, rate: perSecond}, asked: bucket{size: answerBurst, rate: answerPerSecond},
 	}
 	if err := h.open(ctx); err != nil {
@@ -355,6 +362,10 @@ func (h *Host) controlLocked(s Conn, from netip.AddrPort, protocol byte, d []byt
 				h.stats.Replays++
 				return
 			}
+			if h.streak >= doubt && now.Sub(h.spoken) > 3*h.cfg.Retransmit {
+				h.streak = 0
+				break // its key is another one than ours
+			}
 			c.control, h.heard, h.stats.LastByte = m.sequence, now, now
 			if !c.self.IsValid() {
 				c.self = p.connected
@@ -394,7 +405,7 @@ func (h *Host) controlLocked(s Conn, from netip.AddrPort, protocol byte, d []byt
 	body = encodeResponse(p.nonce, random)
 	c := &session{
 		seal: newSeal(dataKey(h.cfg.Key, body), h.cfg.Key), socket: s, peer: from, local: p.host.Addr(), protocol: protocol,
-		nonce: p.nonce, offered: p.connected.Port() == 0, control: m.sequence, silent: true, answered: now,
+		nonce: p.nonce, offered: p.connected.Port() == 0, control: m.sequence, answered: now,
 	}
 	if len(h.cands) == candidates {
 		h.cands = append(h.cands[:0], h.cands[1:]...)
@@ -424,7 +435,7 @@ func (h *Host) dataLocked(from netip.AddrPort, d []byte) {
 	if c := h.sess; c != nil && from == c.peer {
 		m, p, err := h.openLocked(c.seal, d)
 		if err == nil {
-			h.streak = 0
+			h.streak, h.spoken = 0, time.Now()
 			h.sessionLocked(c, m, p)
 			return
 		}
@@ -465,9 +476,9 @@ func (h *Host) dataLocked(from netip.AddrPort, d []byte) {
 			}
 		}
 		h.stats.BadTags++
-		// The target has made another key with somebody.
-		if h.streak++; h.streak == 3 && h.asked.take(time.Now()) {
-			h.streak = 0
+		// The target may have taken up another answer of ours, or made a key with
+		// somebody else; its next sign of life tells.
+		if h.streak++; h.streak == doubt && h.asked.take(time.Now()) {
 			h.askLocked(h.sess.socket, from, h.sess.protocol)
 		}
 	}
@@ -475,16 +486,26 @@ func (h *Host) dataLocked(from netip.AddrPort, d []byte) {
 
 // promoteLocked makes an answered offer the session.
 func (h *Host) promoteLocked(c *session) {
-	if h.sess != nil {
-		h.prev = h.sess.seal
+	old := h.sess
+	if old != nil {
+		h.prev = old.seal
 	}
-	h.sess, h.cands, h.streak = c, nil, 0
-	c.silent = false
+	// The others stay: answers may overtake each other, and the target then
+	// takes up an older one last.
+	h.cands = slices.DeleteFunc(h.cands, func(o *session) bool { return o == c })
+	h.sess, h.streak, h.spoken = c, 0, time.Now()
 	h.heldBy, h.rival, h.badAt = netip.AddrPort{}, netip.AddrPort{}, time.Time{}
 	h.stats.Sessions++
+	if old != nil && old.sameBoot(c.nonce) && (!c.offered || c.answered.Sub(old.answered) < alive) {
+		// The same kernel with another key: both numberings go on.
+		if p := h.pending; p != nil {
+			h.transmitLocked(p.packet)
+		}
+		return
+	}
 	h.endSendLocked(link.ErrResynced)
 	h.sendID, h.unacked = hostFirst, false
-	h.known, h.first = false, true
+	h.known, h.first, h.alike = false, true, false
 	h.fresh, h.repeat, h.resetWaiting = false, false, false
 	if h.resetWanted && !c.offered {
 		h.resetLocked()
@@ -596,10 +617,13 @@ func (h *Host) packetControlLocked(hd kdproto.Header) {
 		}
 	case kdproto.TypeReset:
 		h.stats.Resets++
-		asked := h.resetWaiting || time.Since(h.resetAt) < echo
-		h.resetWaiting = false
-		if asked {
+		switch {
+		case h.resetWaiting:
+			h.resetWaiting = false
 			h.known, h.repeat = false, true
+			return
+		case time.Since(h.resetAt) < echo:
+			h.known, h.alike = false, true // of a copy of ours
 			return
 		}
 		h.endSendLocked(link.ErrResynced)
@@ -636,7 +660,22 @@ func (h *Host) endSendLocked(err error) {
 
 // packetDataLocked handles a data packet with a good checksum.
 func (h *Host) packetDataLocked(hd kdproto.Header, payload []byte) {
+	if h.known && hd.ID == 0 && h.last != 0 {
+		// Late copies do not get past the sequence numbers, so this is the first
+		// packet of another one: the boot loader has handed over to the kernel.
+		h.endSendLocked(link.ErrResynced)
+		h.sendID, h.unacked = hostFirst, false
+		h.known, h.fresh, h.repeat = false, true, false
+	}
 	if h.known && int32(hd.ID-h.last) <= 0 {
+		h.stats.Duplicates++
+		h.controlOutLocked(kdproto.TypeAcknowledge, hd.ID)
+		return
+	}
+	sum := maphash.Bytes(h.seed, payload) ^ uint64(hd.Type)
+	if h.alike && sum == h.lastSum {
+		h.alike = false
+		h.known, h.last = true, hd.ID
 		h.stats.Duplicates++
 		h.controlOutLocked(kdproto.TypeAcknowledge, hd.ID)
 		return
@@ -644,6 +683,7 @@ func (h *Host) packetDataLocked(hd kdproto.Header, payload []byte) {
 	if len(h.packets) == cap(h.packets) {
 		return // not acknowledged: the target keeps it and comes again
 	}
+	h.alike, h.lastSum = false, sum
 	if h.first && (h.sess.offered || hd.ID == 0) {
 		h.fresh, h.repeat = true, false
 	}
@@ -703,7 +743,7 @@ func (h *Host) due() bool {
 		h.resetLocked()
 		h.resetTries = tries + 1
 	}
-	if n := len(h.cands); n > 0 {
+	if n := len(h.cands); n > 0 && (h.sess == nil || h.cands[n-1].answered.After(h.sess.answered)) {
 		// The answer or what came of it was lost.
 		if c := h.cands[n-1]; c.asks < askTries && now.Sub(c.answered) >= time.Duration(c.asks+1)*h.cfg.Retransmit {
 			c.asks++
@@ -913,9 +953,9 @@ func (h *Host) Resync() error {
 	return nil
 }
 
-// resetLocked sends a RESET of ours, with our next id.
+// resetLocked sends a RESET of ours, with our next id. Until its answer comes,
+// what arrives was sent before it, copies of the last packet too.
 func (h *Host) resetLocked() {
-	h.known = false
 	h.resetAt, h.resetWaiting, h.resetTries = time.Now(), true, 1
 	h.controlOutLocked(kdproto.TypeReset, h.sendID)
 }
