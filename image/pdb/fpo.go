@@ -2,6 +2,8 @@ package pdb
 
 import (
 	"sort"
+	"strconv"
+	"strings"
 
 	"openkd/image/sym"
 )
@@ -79,8 +81,26 @@ func (f *File) frameData(rva uint32) (sym.X86Frame, bool, error) {
 	c.u32() // most that is pushed
 	program := c.u32()
 	fr.Prolog, fr.SavedRegs = uint32(c.u16()), uint32(c.u16())
-	fr.Program, err = f.text(program)
+	text, err := f.text(program)
+	fr.Program = namedRegisters(text)
 	return fr, err == nil, err
+}
+
+// namedRegisters gives the registers of a program their names: Microsoft's
+// compiler writes the numbers that CodeView has for them ($23 for $esi).
+func namedRegisters(program string) string {
+	if !strings.Contains(program, "$") {
+		return program
+	}
+	words := strings.Fields(program)
+	for i, w := range words {
+		if n, err := strconv.ParseUint(strings.TrimPrefix(w, "$"), 10, 16); err == nil && w[0] == '$' {
+			if r := x86Register(uint16(n)); r.name != "" {
+				words[i] = "$" + r.name
+			}
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // FPO_DATA counts locals and parameters in words of four bytes.

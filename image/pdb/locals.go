@@ -42,7 +42,8 @@ type scopeBuilder struct {
 	list   []sym.Scope
 	open   []int // which of them are open
 	frame  uint32
-	params int // parameters still to come, of records that do not say
+	params int  // parameters still to come, of records that do not say
+	maybe  bool // the only place of the last variable may be gone
 }
 
 // Registers that S_FRAMEPROC names by two bits, by processor.
@@ -234,11 +235,11 @@ func (b *scopeBuilder) defRange(kind uint16, raw []byte) error {
 	v := &vars[len(vars)-1]
 	c := cursor{b: raw}
 	var loc []sym.Location
-	whole := false
+	var whole, maybe bool
 	switch kind {
 	case sDefRangeReg, sDefRangeSub:
 		reg, ok := register(b.p.f.dbi.machine, c.u16())
-		c.u16() // it may be gone
+		maybe = c.u16()&1 != 0 && kind == sDefRangeReg
 		l := sym.Location{Kind: sym.InRegister, Reg: reg.name}
 		if kind == sDefRangeSub {
 			l.PieceOffset, l.PieceSize = c.u32()&0xfff, uint32(reg.size)
@@ -264,6 +265,16 @@ func (b *scopeBuilder) defRange(kind uint16, raw []byte) error {
 	}
 	if !whole && !b.p.at.inRange(&c) || c.bad || len(loc) == 0 {
 		return nil
+	}
+	// A place that holds on some ways through the code only is the last choice.
+	switch {
+	case len(v.Loc) == 0:
+		b.maybe = maybe
+	case maybe:
+		return nil
+	case b.maybe:
+		b.maybe = false
+		v.Loc = v.Loc[:0]
 	}
 	v.Loc = append(v.Loc, loc...)
 	return nil

@@ -39,8 +39,12 @@ type section struct {
 }
 
 // omap is a piece of an image that was rearranged after linking: what began at
-// from begins at to now; to 0: it is gone.
+// from begins at to now.
 type omap struct{ from, to uint32 }
+
+// gone says whether a piece has no place there: tools write 0, or set the
+// highest bit.
+func (o omap) gone() bool { return o.to == 0 || o.to>>31 != 0 }
 
 // layout turns section and offset, which is what records have, into RVAs.
 type layout struct {
@@ -128,10 +132,21 @@ func through(m []omap, rva uint32) (uint32, bool) {
 		return rva, true
 	}
 	i := sort.Search(len(m), func(i int) bool { return m[i].from > rva }) - 1
-	if i < 0 || m[i].to == 0 {
+	if i < 0 || m[i].gone() {
 		return 0, false
 	}
 	return m[i].to + (rva - m[i].from), true
+}
+
+// absolute says whether a symbol has a value and no place: linkers give it the
+// section behind the last. The image's base gets that too. (Section 0 is for
+// what was left out of the image.)
+func (l *layout) absolute(r *symRec) bool {
+	return int(r.seg) > len(l.sections) && !isImageBase(r.name)
+}
+
+func isImageBase(name []byte) bool {
+	return string(name) == "__ImageBase" || string(name) == "___ImageBase"
 }
 
 // rva returns where an offset of a section is in the image; false: nowhere.
@@ -140,6 +155,14 @@ func (l *layout) rva(seg uint16, off uint32) (uint32, bool) {
 		return 0, false
 	}
 	return through(l.now, l.sections[seg-1].rva+off)
+}
+
+// symbol returns where a symbol is; false: nowhere, or it has a value only.
+func (l *layout) symbol(r *symRec) (uint32, bool) {
+	if isImageBase(r.name) {
+		return 0, true
+	}
+	return l.rva(r.seg, r.off)
 }
 
 // place returns the section and offset of an RVA.

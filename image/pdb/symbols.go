@@ -67,19 +67,25 @@ func (f *File) tables() (*tables, error) {
 // public is a public symbol with its undecorated name.
 type public struct {
 	addr
-	rva     uint32
-	flags   uint32
-	linkage string
-	name    string
+	rva      uint32
+	flags    uint32
+	absolute bool // the offset is its value
+	linkage  string
+	name     string
 }
 
-// public turns a record into one; false: it has no address in the image.
+// public turns a record into one; false: its place is not in the image any more.
 func (f *File) public(l *layout, r *symRec) (public, bool) {
-	rva, ok := l.rva(r.seg, r.off)
-	if !ok || !r.isPublic() {
+	if !r.isPublic() {
 		return public{}, false
 	}
-	p := public{addr: addr{r.seg, r.off}, rva: rva, flags: r.flags, linkage: string(r.name)}
+	p := public{addr: addr{r.seg, r.off}, flags: r.flags, linkage: string(r.name), absolute: l.absolute(r)}
+	if !p.absolute {
+		var ok bool
+		if p.rva, ok = l.symbol(r); !ok {
+			return public{}, false
+		}
+	}
 	p.name = f.plain(p.linkage)
 	return p, true
 }
@@ -94,7 +100,7 @@ func (f *File) plain(linkage string) string {
 		return linkage
 	}
 	name := linkage
-	if i := strings.LastIndexByte(name, '@'); i > 0 && decimal(name[i+1:]) {
+	if i := strings.LastIndexByte(name, '@'); i > 0 && paramBytes(name[i+1:]) {
 		switch {
 		case name[i-1] == '@' && i > 1: // name@@16: __vectorcall
 			return name[:i-1]
@@ -108,17 +114,18 @@ func (f *File) plain(linkage string) string {
 	return name
 }
 
-func decimal(s string) bool {
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return false
-		}
-	}
-	return s != ""
+// paramBytes says whether a text can be how many bytes of parameters there are.
+// Others follow an @ too: floating-point constants have their bits there.
+func paramBytes(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n%4 == 0 && n < 1<<12 && (s[0] != '0' || s == "0")
 }
 
 func (p *public) symbol(l *layout) sym.Symbol {
 	s := sym.Symbol{Name: p.name, Kind: sym.Public, RVA: p.rva, Code: p.flags&(pubCode|pubFunction) != 0 || l.code(p.seg)}
+	if p.absolute {
+		s = sym.Symbol{Name: p.name, Kind: sym.Constant, Value: int64(p.off)}
+	}
 	if p.linkage != p.name {
 		s.Linkage = p.linkage
 	}
@@ -158,7 +165,7 @@ func (f *File) publicsAt(t *tables, l *layout, a addr) ([]public, error) {
 		if here.seg != a.seg || len(out) > 0 && here != out[0].addr {
 			break
 		}
-		if p, ok := f.public(l, &r); ok {
+		if p, ok := f.public(l, &r); ok && !p.absolute {
 			out = append(out, p)
 		}
 	}
@@ -208,6 +215,8 @@ func (f *File) global(l *layout, r *symRec) (sym.Symbol, addr, bool, error) {
 	switch {
 	case r.isRef():
 		return f.referred(l, r)
+	case r.isData() && l.absolute(r):
+		return sym.Symbol{Name: string(r.name), Kind: sym.Constant, Type: sym.TypeID(r.typ), Value: int64(r.off)}, addr{}, true, nil
 	case r.isData():
 		s, ok := f.datum(l, r)
 		return s, addr{r.seg, r.off}, ok, nil
@@ -242,13 +251,13 @@ func (f *File) referred(l *layout, r *symRec) (sym.Symbol, addr, bool, error) {
 
 // datum is a variable. Its size is not known without reading its type.
 func (f *File) datum(l *layout, r *symRec) (sym.Symbol, bool) {
-	rva, ok := l.rva(r.seg, r.off)
+	rva, ok := l.symbol(r)
 	return sym.Symbol{Name: string(r.name), Kind: sym.Data, RVA: rva, Type: sym.TypeID(r.typ), Static: r.static()}, ok
 }
 
 // private turns a record of a module into a symbol.
 func (f *File) private(l *layout, u *unit, r *symRec) (sym.Symbol, bool, error) {
-	rva, ok := l.rva(r.seg, r.off)
+	rva, ok := l.symbol(r)
 	s := sym.Symbol{Name: string(r.name), RVA: rva, Size: r.size, Code: true, Static: r.static()}
 	switch {
 	case !ok:
@@ -328,7 +337,8 @@ func (f *File) sized(s sym.Symbol) (sym.Symbol, error) {
 
 // ByName returns the symbols of this name. A private symbol hides the public
 // one of the same address. Public names of C++ are found by their undecorated
-// name only if nothing else has it; the first such search reads all of them.
+// name if nothing else has it or the file has no private symbols; the first such
+// search reads all of them.
 func (f *File) ByName(name string) ([]sym.Symbol, error) {
 	t, err := f.tables()
 	if err != nil {
@@ -355,7 +365,7 @@ func (f *File) ByName(name string) ([]sym.Symbol, error) {
 			return nil, err
 		}
 	}
-	if len(q.found) == 0 && !strings.HasPrefix(name, "?") {
+	if (len(q.found) == 0 || !f.Private()) && !strings.HasPrefix(name, "?") {
 		if err := q.cxx(name); err != nil {
 			return nil, err
 		}
@@ -385,6 +395,16 @@ func (q *query) add(a addr, s sym.Symbol) error {
 	if a.seg != 0 && s.Linkage == "" {
 		if s, err = q.f.withLinkage(q.t, q.l, a, s); err != nil {
 			return err
+		}
+	}
+	// A variable may be recorded once more by who only declared it, without
+	// the size of an array.
+	for i, old := range q.found {
+		if s.Kind == sym.Data && old.Kind == sym.Data && old.RVA == s.RVA && old.Name == s.Name {
+			if old.Size < s.Size {
+				q.found[i] = s
+			}
+			return nil
 		}
 	}
 	q.found = append(q.found, s)
@@ -419,6 +439,9 @@ func (q *query) public(r *symRec, match func(public) bool) error {
 	p, ok := q.f.public(q.l, r)
 	if !ok || !match(p) {
 		return nil
+	}
+	if p.absolute {
+		return q.add(addr{}, p.symbol(q.l))
 	}
 	for _, s := range q.found {
 		if s.RVA == p.rva && s.Kind != sym.Constant && s.Kind != sym.TypeDef {
@@ -595,15 +618,27 @@ func (f *File) dataBelow(t *tables, l *layout, a addr) (sym.Symbol, addr, bool, 
 	if i < 0 || list[i].seg != a.seg {
 		return sym.Symbol{}, addr{}, false, nil
 	}
-	r, err := t.records.symbol(int64(list[i].pos))
-	if err != nil {
-		return sym.Symbol{}, addr{}, false, err
+	// Of several records the one that knows the size.
+	const most = 16
+	var best sym.Symbol
+	found := false
+	for k := i; k >= 0 && k > i-most && list[k].addr == list[i].addr; k-- {
+		r, err := t.records.symbol(int64(list[k].pos))
+		if err != nil {
+			return best, addr{}, false, err
+		}
+		s, ok := f.datum(l, &r)
+		if !ok {
+			continue
+		}
+		if s, err = f.sized(s); err != nil {
+			return best, addr{}, false, err
+		}
+		if !found || s.Size >= best.Size {
+			best, found = s, true
+		}
 	}
-	s, ok := f.datum(l, &r)
-	if s, err = f.sized(s); err != nil {
-		return s, addr{}, false, err
-	}
-	return s, list[i].addr, ok, nil
+	return best, list[i].addr, found, nil
 }
 
 // eachRecord reads the records of a hash table in the order they lie. The
@@ -631,8 +666,10 @@ func (f *File) eachRecord(t *tables, g *gsi, do func(pos uint32, r *symRec) erro
 var errStop = errors.New("stop")
 
 // Symbols runs through global symbols and then through the public ones that
-// stand at no address of a global one that matched. Variables in functions and
-// labels are not among them. Linkage and the size of variables are left out.
+// stand at no address of a global one that matched. Variables in functions,
+// labels and thunks are not among them but where they are public. Linkage and the
+// size of variables are left out. A variable comes once for each source file
+// that described it.
 func (f *File) Symbols(match func(name string) bool) iter.Seq2[sym.Symbol, error] {
 	return func(yield func(sym.Symbol, error) bool) {
 		if err := f.eachSymbol(match, func(s sym.Symbol) bool { return yield(s, nil) }); err != nil && !errors.Is(err, errStop) {
@@ -676,7 +713,7 @@ func (f *File) eachSymbol(match func(string) bool, yield func(sym.Symbol) bool) 
 		if !ok || !match(p.name) {
 			return nil
 		}
-		if _, dup := slices.BinarySearch(seen, p.rva); dup {
+		if _, dup := slices.BinarySearch(seen, p.rva); dup && !p.absolute {
 			return nil
 		}
 		if !yield(p.symbol(l)) {

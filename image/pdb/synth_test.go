@@ -431,6 +431,10 @@ func TestPieces(t *testing.T) {
 	local("twice", 0)
 	m.add(sDefRangeReg, uint16(328), uint16(0), rng(0, 0x40))
 	m.add(sDefRangeRel, uint16(335), uint16(0), int32(8), rng(0, 0x40))
+	local("maybe", 0)
+	m.add(sDefRangeReg, uint16(328), uint16(1), rng(0, 0x40))
+	m.add(sDefRangeReg, uint16(330), uint16(0), rng(0x12, 0x10))
+	m.add(sDefRangeReg, uint16(331), uint16(1), rng(0, 0x40))
 	local("unknown", 0)
 	m.add(sDefRangeReg, uint16(9999), uint16(0), rng(0, 0x40))
 	m.end(p, sEnd)
@@ -449,9 +453,9 @@ func TestPieces(t *testing.T) {
 		return out
 	}
 	for rva, want := range map[uint32]map[string]string{
-		0x1000: {"pieces": "1 rax+0 [0,8) 2 rsp-24 [8,16) 1 rcx+0 [16,20) ", "whole": "2 rbp-8 [0,0) ", "twice": "1 rax+0 [0,0) "},
-		0x1012: {"pieces": "2 rsp-24 [8,16) 1 rcx+0 [16,20) ", "whole": "2 rbp-8 [0,0) ", "param": "2 rsp+16 [0,0) ", "twice": "1 rax+0 [0,0) "},
-		0x1014: {"pieces": "2 rsp-24 [8,16) 1 rcx+0 [16,20) ", "whole": "2 rbp-8 [0,0) ", "twice": "1 rax+0 [0,0) "},
+		0x1000: {"pieces": "1 rax+0 [0,8) 2 rsp-24 [8,16) 1 rcx+0 [16,20) ", "whole": "2 rbp-8 [0,0) ", "twice": "1 rax+0 [0,0) ", "maybe": "1 rax+0 [0,0) "},
+		0x1012: {"pieces": "2 rsp-24 [8,16) 1 rcx+0 [16,20) ", "whole": "2 rbp-8 [0,0) ", "param": "2 rsp+16 [0,0) ", "twice": "1 rax+0 [0,0) ", "maybe": "1 rcx+0 [0,0) "},
+		0x1014: {"pieces": "2 rsp-24 [8,16) 1 rcx+0 [16,20) ", "whole": "2 rbp-8 [0,0) ", "twice": "1 rax+0 [0,0) ", "maybe": "1 rcx+0 [0,0) "},
 	} {
 		if got := text(rva); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%x\n got %v\nwant %v", rva, got, want)
@@ -839,6 +843,20 @@ func TestContributionsInDisorder(t *testing.T) {
 	}
 	if len(f.units) > maxUnits {
 		t.Errorf("%d modules are kept", len(f.units))
+	}
+}
+
+func TestFramePrograms(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                                 "",
+		".raSearch 4 +":                    ".raSearch 4 +",
+		"$T0 .raSearch = $eip $T0 ^ = ":    "$T0 .raSearch = $eip $T0 ^ =",
+		"$T0 $ebp =  $23 $T0 4 - ^ =  $20": "$T0 $ebp = $esi $T0 4 - ^ = $ebx",
+		"$ $9999 $65536 23":                "$ $9999 $65536 23",
+	} {
+		if got := namedRegisters(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
 	}
 }
 

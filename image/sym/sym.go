@@ -176,9 +176,9 @@ const (
 
 // Member is a field, a base or an enumerator.
 type Member struct {
-	Name   string
-	Kind   MemberKind
-	Type   TypeID // of a bit field: a type of Kind BitField
+	Name string
+	Kind MemberKind
+	Type TypeID // of a bit field: a type of Kind BitField
 	// Bytes from the start. A VirtualBase is where the object says: in a PDB
 	// this is where the pointer to its table is, and Value the entry.
 	Offset uint64
@@ -239,6 +239,6 @@ type X86Frame struct {
 	SavedRegs  uint32
 	UsesEBP    bool   // as a general register: it must not be taken for the frame pointer
 	HasProgram bool   // Program restores the caller's registers
-	Program    string // postfix, as in the PDB: "$T0 .raSearch = $eip $T0 ^ = ..."
+	Program    string // postfix, as in the PDB but with registers by name: "$T0 .raSearch = $eip $T0 ^ = ..."
 	Trap       bool   // a trap frame or a task frame
 }

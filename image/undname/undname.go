@@ -222,7 +222,7 @@ func (b *buffer) gap() {
 	if s == "" {
 		return
 	}
-	if c := s[len(s)-1]; c == '>' || c == '_' || isDigit(c) || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {
+	if c := s[len(s)-1]; c == '>' || isDigit(c) || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {
 		b.write(" ")
 	}
 }
