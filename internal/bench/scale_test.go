@@ -36,7 +36,8 @@ const farEnd = "BENCH_FAR_END"
 
 // Kinds of the other end.
 const (
-	farServer = "kdsrv" // a connection server with simulated links
+	farServer = "kdsrv" // a connection server with simulated targets
+	farLines  = "lines" // one with live targets, over TCP to machines that are silent
 	farTCP    = "tcp"   // writes and does nothing else
 	farTLS    = "tls"   // the same through transport
 )
@@ -100,12 +101,29 @@ func far(kind string) {
 				go pour(c)
 			}
 		}()
-	case farServer:
+	case farServer, farLines:
 		l, err := transport.Listen(context.Background(), at, transport.Options{Logger: quiet})
 		must(err)
 		port = l.Transport().Port
-		srv := server.New(server.Options{Logger: quiet, Opener: func(_ context.Context, link string, _ target.Config) (target.Target, string, error) {
-			return &quick{targettest.New()}, link, nil
+		silent, err := net.Listen("tcp", "127.0.0.1:0")
+		must(err)
+		go func() {
+			var machines []net.Conn
+			for {
+				c, err := silent.Accept()
+				if err != nil {
+					return
+				}
+				machines = append(machines, c)
+			}
+		}()
+		line := fmt.Sprintf("com:ipport=%d,port=127.0.0.1", silent.Addr().(*net.TCPAddr).Port)
+		srv := server.New(server.Options{Logger: quiet, Opener: func(ctx context.Context, link string, cfg target.Config) (target.Target, string, error) {
+			if kind == farServer {
+				return &quick{targettest.New()}, link, nil
+			}
+			tg, _, err := (server.Lines{}).Open(ctx, line, cfg)
+			return tg, link, err
 		}})
 		sessions = func() int { return len(srv.Sessions()) }
 		go srv.Serve(context.Background(), l)
@@ -296,7 +314,45 @@ func (o *opposite) clients(n int) []*kdrpc.Client {
 // they are gone nothing of them is left.
 func TestThousandClients(t *testing.T) {
 	n := howMany(t, 1000)
-	o := startFar(t, farServer)
+	t.Run("simulated targets", func(t *testing.T) {
+		most := 64.0 // KiB
+		cost := idle(t, farServer, n, func(i int, c *kdrpc.Client) error {
+			targettest.Await(t.Context(), t, c, target.EventConnected)
+			got := 0
+			err := c.Do(t.Context(), []target.Request{{Op: target.OpReadVirtual, Addr: 0x1000, Len: uint64(i + 1)}}, func(p target.Part) error {
+				got += len(p.Data)
+				return nil
+			})
+			if err == nil && got != i+1 {
+				err = fmt.Errorf("%d bytes of %d", got, i+1)
+			}
+			if err == nil {
+				var st target.Status
+				if st, err = c.Status(t.Context()); err == nil && st.State != target.StateRunning {
+					err = fmt.Errorf("the target is %v", st.State)
+				}
+			}
+			return err
+		})
+		if cost > most {
+			t.Errorf("an idle session costs %.1f KiB, more than %.0f", cost, most)
+		}
+	})
+	t.Run("silent lines", func(t *testing.T) {
+		idle(t, farLines, n, func(_ int, c *kdrpc.Client) error {
+			st, err := c.Status(t.Context())
+			if err == nil && st.Stage < target.StageOpened {
+				err = fmt.Errorf("the line is not open: %v", st.Stage)
+			}
+			return err
+		})
+	})
+}
+
+// idle connects n clients to a server, has each served once, and returns what
+// an idle one costs the server, in KiB.
+func idle(t *testing.T, kind string, n int, served func(i int, c *kdrpc.Client) error) float64 {
+	o := startFar(t, kind)
 	// What the first ones cost once and for all is not counted.
 	for _, c := range o.clients(4) {
 		c.Close(t.Context(), target.LeaveRunning)
@@ -304,44 +360,23 @@ func TestThousandClients(t *testing.T) {
 	o.settle(0)
 	before := o.usage(true)
 	cs := o.clients(n)
-	if err := some(n, func(i int) error {
-		targettest.Await(t.Context(), t, cs[i], target.EventConnected)
-		got := uint64(0)
-		err := cs[i].Do(t.Context(), []target.Request{{Op: target.OpReadVirtual, Addr: 0x1000, Len: uint64(i + 1)}}, func(p target.Part) error {
-			got += uint64(len(p.Data))
-			return nil
-		})
-		if err == nil && got != uint64(i+1) {
-			err = fmt.Errorf("%d bytes of %d", got, i+1)
-		}
-		if err == nil {
-			var st target.Status
-			if st, err = cs[i].Status(t.Context()); err == nil && st.State != target.StateRunning {
-				err = fmt.Errorf("the target is %v", st.State)
-			}
-		}
-		return err
-	}); err != nil {
+	if err := some(n, func(i int) error { return served(i, cs[i]) }); err != nil {
 		t.Fatal(err)
 	}
-	// Buffers are given back after some seconds of silence.
 	time.Sleep(idleFor)
-	idle := o.usage(true)
-	if idle.Sessions != n {
-		t.Errorf("%d sessions, want %d", idle.Sessions, n)
+	now := o.usage(true)
+	if now.Sessions != n {
+		t.Errorf("%d sessions, want %d", now.Sessions, n)
 	}
 	per := func(a, b uint64) float64 { return float64(int64(b)-int64(a)) / float64(n) / 1024 }
+	cost := per(before.Heap+before.Stack, now.Heap+now.Stack)
 	t.Logf("an idle session of %d costs the server %.1f KiB: %.1f of heap, %.1f of stacks, %.1f goroutines; %.1f KiB of the process in memory",
-		n, per(before.Heap+before.Stack, idle.Heap+idle.Stack), per(before.Heap, idle.Heap), per(before.Stack, idle.Stack),
-		float64(idle.Goroutines-before.Goroutines)/float64(n), per(before.RSS, idle.RSS))
-	const most = 64 // KiB
-	if got := per(before.Heap+before.Stack, idle.Heap+idle.Stack); got > most {
-		t.Errorf("an idle session costs %.1f KiB, more than %d", got, most)
-	}
+		n, cost, per(before.Heap, now.Heap), per(before.Stack, now.Stack), float64(now.Goroutines-before.Goroutines)/float64(n), per(before.RSS, now.RSS))
 	if err := some(n, func(i int) error { return cs[i].Close(t.Context(), target.LeaveRunning) }); err != nil {
 		t.Error(err)
 	}
 	o.settle(before.Goroutines)
+	return cost
 }
 
 // Time after which an idle connection has given its buffers back.
