@@ -70,13 +70,15 @@ type Link struct {
 	Kind      LinkKind
 	Port      string // device, pipe or socket path, or IP address or name
 	Baud      int    // 0: not given
-	IPPort    int
-	Reconnect bool // open again after an error, wait for the pipe to appear
-	Resets    int  // resets=; -1: not given; 0: unlimited
-	Timeout   int  // milliseconds; 0: not given
-	Listen    bool // wait for the other side to connect (ours), for machines that connect out
-	Key       string
-	Target    string
+	IPPort    int    // TCP port; UDP port of net
+	Reconnect bool   // open again after an error, wait for the pipe to appear
+	Resets    int    // resets=; -1: not given; 0: unlimited
+	Timeout   int    // milliseconds; 0: not given
+	Listen    bool   // wait for the other side to connect (ours), for machines that connect out
+	Key       string // net: four numbers in base 36 with dots between them, not looked at here
+	Target    string // net: machine that connect requests go to
+	Profile   string // net: name of port, key and target on the line's own machine (ours)
+	HostIP    string // net: the debugger's address, for simulated machines (ours)
 	TargetKey string // targetname=, symlink=
 	Channel   int
 }

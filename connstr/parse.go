@@ -429,7 +429,7 @@ func ParseLink(s string) (Link, error) {
 	kind, body, ok := strings.Cut(s, ":")
 	kind = strings.ToLower(strings.TrimSpace(kind))
 	if !ok {
-		return k, &Error{Input: mask(s), Part: mask(kind), Why: "a kernel link begins with its kind and a colon: com:port=<device>,baud=<rate>; com:pipe,port=<path>; com:ipport=<n>,port=<address>"}
+		return k, &Error{Input: mask(s), Part: mask(kind), Why: "a kernel link begins with its kind and a colon: com:port=<device>,baud=<rate>; com:pipe,port=<path>; com:ipport=<n>,port=<address>; net:port=<UDP port>,key=<key>"}
 	}
 	l, err := splitParams(s, "a "+kind+": link", body)
 	if err != nil {
@@ -438,8 +438,10 @@ func ParseLink(s string) (Link, error) {
 	switch kind {
 	case "com":
 		err = k.com(l)
-	case "net", "usb", "usb2", "1394":
-		return k, l.errf(kind+":", "%s links are not there yet; com:port=, com:pipe and com:ipport= are", kind)
+	case "net":
+		err = k.net(l)
+	case "usb", "usb2", "1394":
+		return k, l.errf(kind+":", "%s links are not there yet; com:port=, com:pipe, com:ipport= and net: are", kind)
 	case "kdsrv":
 		return k, l.errf("kdsrv:", "a connection server cannot stand inside trans=@{}; name the line next to it, such as com:pipe,port=<path>")
 	case "exdi":
@@ -447,9 +449,40 @@ func ParseLink(s string) (Link, error) {
 	case "tcp", "npipe", "ssl", "spipe":
 		return k, l.errf(kind+":", "%s: is a transport between debuggers, not a line to a kernel; for serial bytes over TCP write com:ipport=<port>,port=<address>", kind)
 	default:
-		return k, l.errf(kind+":", "the kinds of kernel link are com:port=, com:pipe, com:ipport= and kdsrv:")
+		return k, l.errf(kind+":", "the kinds of kernel link are com:port=, com:pipe, com:ipport=, net: and kdsrv:")
 	}
 	return k, err
+}
+
+func (k *Link) net(l *list) error {
+	k.Kind = LinkNet
+	for _, f := range []func() error{
+		func() error { return l.num("port", 1, 65535, &k.IPPort) },
+		func() error { return l.str("key", &k.Key) },
+		func() error { return l.host("target", &k.Target) },
+		func() error { return l.str("profile", &k.Profile) },
+		func() error { return l.host("hostip", &k.HostIP) },
+		l.done,
+	} {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	const shape = "net:port=50000,key=<w.x.y.z>"
+	switch {
+	case k.Profile != "" && (k.IPPort != 0 || k.Key != "" || k.Target != "" || k.HostIP != ""):
+		return l.errf("profile="+k.Profile, "a profile brings port, key and target with it and stands alone")
+	case k.Profile != "":
+	case k.IPPort == 0:
+		return l.errf("", "port=<UDP port> is missing, as in "+shape)
+	case k.Key == "":
+		return l.errf("", "key=<key> is missing, as in "+shape+"; bcdedit /dbgsettings on the target shows it, kd -keygen makes one")
+	case k.Key == "*":
+		return l.errf("key=*", "lists show every key as *; write the real one")
+	case k.HostIP != "" && k.Target != "":
+		return l.errf("hostip="+k.HostIP, "hostip= is the machine's side, target= the debugger's; only one of them can stand here")
+	}
+	return nil
 }
 
 func (k *Link) com(l *list) error {
@@ -538,9 +571,29 @@ func (k Link) WithDefaults(getenv func(string) string) (Link, error) {
 	return k, nil
 }
 
-// String is the canonical spelling: COM:Port=\\.\com3,Baud=115200.
+// String is the canonical spelling, with the key hidden:
+// COM:Port=\\.\com3,Baud=115200, NET:Port=50000,Key=*.
 func (k Link) String() string {
+	if k.Key != "" {
+		k.Key = "*"
+	}
+	return k.Reveal()
+}
+
+// Reveal is String with the key in it, for the server that opens the link and
+// nobody else.
+func (k Link) Reveal() string {
 	var p []string
+	if k.Kind == LinkNet {
+		for _, v := range [...]struct{ name, value string }{
+			{"Port", strconv.Itoa(k.IPPort)}, {"Key", k.Key}, {"Target", k.Target}, {"Profile", k.Profile}, {"HostIP", k.HostIP},
+		} {
+			if v.value != "" && v.value != "0" {
+				p = append(p, v.name+"="+v.value)
+			}
+		}
+		return "NET:" + strings.Join(p, ",")
+	}
 	switch k.Kind {
 	case LinkPipe:
 		p = append(p, "Pipe")
@@ -576,6 +629,11 @@ func (k Link) Resource() string {
 		return fmt.Sprintf("tcp %s %d", strings.ToLower(k.Port), k.IPPort)
 	case LinkPipe:
 		return "pipe " + k.Port
+	case LinkNet:
+		if k.Profile != "" {
+			return "net profile " + k.Profile
+		}
+		return fmt.Sprintf("udp %d", k.IPPort)
 	}
 	return "com " + strings.TrimPrefix(k.Port, `\\.\`)
 }

@@ -3,11 +3,13 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"openkd/connstr"
 	"openkd/link"
 	"openkd/link/kdcom"
+	"openkd/link/kdnet"
 	"openkd/link/line"
 	"openkd/target"
 )
@@ -41,13 +43,74 @@ func (o Lines) Resolve(text string) (l connstr.Link, key string, err error) {
 			return l, "", err
 		}
 	}
+	if l.Kind == connstr.LinkNet {
+		if l, err = o.net(l); err != nil {
+			return l, "", err
+		}
+	}
 	return l, l.Resource(), nil
+}
+
+// net completes a network link from its profile and checks its key.
+func (o Lines) net(l connstr.Link) (connstr.Link, error) {
+	var err error
+	from := l
+	if l.Profile != "" {
+		if l, err = o.profile(l.Profile); err != nil {
+			return l, err
+		}
+	}
+	if l.HostIP != "" {
+		return l, fmt.Errorf("%s: hostip= belongs to the target; a debugger listens at all its addresses", from)
+	}
+	if _, err := kdnet.ParseKey(l.Key); err != nil {
+		return l, fmt.Errorf("%s: %w", from, err)
+	}
+	return l, nil
 }
 
 // Key tells what only one session can hold, for Options.Canonical.
 func (o Lines) Key(text string) (string, error) {
 	_, key, err := o.Resolve(text)
 	return key, err
+}
+
+// openNet is Open for a network link.
+func (o Lines) openNet(ctx context.Context, k connstr.Link, cfg target.Config) (target.Target, string, error) {
+	key, err := kdnet.ParseKey(k.Key)
+	if err != nil {
+		return nil, "", err
+	}
+	name := fmt.Sprintf("udp/%d", k.IPPort)
+	nc := kdnet.Config{Key: key, Port: k.IPPort, Target: k.Target}
+	if o.Trace != nil {
+		nc.Trace = func(out bool, b []byte) {
+			d := kdcom.In
+			if out {
+				d = kdcom.Out
+			}
+			o.Trace(name, d, b)
+		}
+	}
+	opt := target.LiveOptions{
+		Open: func(ctx context.Context) (link.Host, error) {
+			h, err := kdnet.Listen(ctx, nc)
+			if err != nil {
+				return nil, err
+			}
+			return h, nil
+		},
+		Temporary: func(error) bool { return true },
+		Line:      k.String(), Name: name, ReadSize: 1024, Config: cfg,
+	}
+	if o.Tune != nil {
+		o.Tune(&opt)
+	}
+	live := target.NewLive(opt)
+	if err := live.Start(ctx); err != nil {
+		return nil, "", err
+	}
+	return live, k.String(), nil
 }
 
 // liveLine is a live target with the line it owns.
@@ -68,6 +131,9 @@ func (o Lines) Open(ctx context.Context, text string, cfg target.Config) (target
 	k, _, err := o.Resolve(text)
 	if err != nil {
 		return nil, "", err
+	}
+	if k.Kind == connstr.LinkNet {
+		return o.openNet(ctx, k, cfg)
 	}
 	ln, err := line.New(k)
 	if err != nil {

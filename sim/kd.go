@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"openkd/kdproto"
-	"openkd/link/kdcom"
+	"openkd/link"
 	"openkd/sim/cpu"
 )
 
@@ -48,7 +48,7 @@ func (m *Machine) send(t kdproto.PacketType, payload []byte, droppable bool) err
 	var err error
 	for {
 		err = m.target.Send(ctx, t, payload, droppable)
-		if err == nil || err == kdcom.ErrNotPresent || ctx.Err() != nil {
+		if err == nil || err == link.ErrNotPresent || ctx.Err() != nil {
 			break
 		}
 		m.pause(ctx) // the stream ended this moment; nobody is there
@@ -58,13 +58,13 @@ func (m *Machine) send(t kdproto.PacketType, payload []byte, droppable bool) err
 	return err
 }
 
-func (m *Machine) receive(t kdproto.PacketType) ([]byte, kdcom.Result, error) {
+func (m *Machine) receive(t kdproto.PacketType) ([]byte, link.Result, error) {
 	ctx := m.ctx
 	m.mu.Unlock()
 	p, r, err := m.target.Receive(ctx, t, 5*m.cfg.LinkTimeout/2)
 	if err != nil && ctx.Err() == nil {
 		m.pause(ctx)
-		r, err = kdcom.Timeout, nil
+		r, err = link.Timeout, nil
 	}
 	m.mu.Lock()
 	m.notePresence()
@@ -249,9 +249,9 @@ func (m *Machine) serve(n int, s *kdproto.StateChange, droppable bool) wayOut {
 			switch {
 			case err != nil:
 				return wayOut{status: kdproto.DbgContinue}
-			case r == kdcom.Timeout:
+			case r == link.Timeout:
 				continue
-			case r == kdcom.Resend:
+			case r == link.Resend:
 				again = true
 				continue
 			}
@@ -403,10 +403,10 @@ func (m *Machine) prompt(n int, text []byte, most uint32) []byte {
 			if err != nil {
 				return nil
 			}
-			if r == kdcom.Resend {
+			if r == link.Resend {
 				break
 			}
-			if r == kdcom.Timeout {
+			if r == link.Timeout {
 				continue
 			}
 			if a, err := kdproto.DecodeDebugIO(p); err == nil {
@@ -528,10 +528,10 @@ func (m *Machine) pullFile(name string) kdproto.Status {
 				if err != nil {
 					return kdproto.FileIO{}, false
 				}
-				if r == kdcom.Resend {
+				if r == link.Resend {
 					break
 				}
-				if r == kdcom.Timeout {
+				if r == link.Timeout {
 					if tries++; tries == 5 {
 						return kdproto.FileIO{}, false // a host that knows no files
 					}

@@ -8,12 +8,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
 	"syscall"
 	"time"
 
 	"openkd/connstr"
 	"openkd/link/fault"
+	"openkd/link/kdnet"
 	"openkd/link/line"
 )
 
@@ -49,8 +51,9 @@ func OpenPort(ctx context.Context, link connstr.Link) (*Port, error) {
 		if p.open, err = p.line.Open(ctx); err != nil {
 			return nil, err
 		}
+	case connstr.LinkNet: // the machine's own adapter, see NetConfig
 	default:
-		return nil, fmt.Errorf("a machine can be served at com:pipe, com:ipport= and com:port=, not at a %s link", link.Kind)
+		return nil, fmt.Errorf("a machine can be served at com:pipe, com:ipport=, com:port= and net:, not at a %s link", link.Kind)
 	}
 	return p, nil
 }
@@ -72,8 +75,53 @@ func listenError(where string, err error) error {
 	return fmt.Errorf("cannot listen at %s: %w%s", where, err, remedy)
 }
 
+// NetConfig is the network adapter (Config.Net) of a machine that is debugged
+// over a net: link: hostip= and port= are the debugger's, as the machine's boot
+// configuration has them. Without hostip= the machine waits at the port for
+// connect requests. The faults are chances per datagram.
+func NetConfig(ctx context.Context, link connstr.Link, faults fault.Config) (*kdnet.TargetConfig, error) {
+	key, err := kdnet.ParseKey(link.Key)
+	if err != nil {
+		return nil, err
+	}
+	c := &kdnet.TargetConfig{Key: key}
+	if link.HostIP == "" {
+		c.Local = netip.AddrPortFrom(netip.Addr{}, uint16(link.IPPort))
+	} else {
+		ip, err := netip.ParseAddr(link.HostIP)
+		if err != nil {
+			ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", link.HostIP)
+			if err != nil {
+				return nil, fmt.Errorf("hostip=%s does not resolve: %w", link.HostIP, err)
+			}
+			ip = ips[0]
+		}
+		c.Host = netip.AddrPortFrom(ip.Unmap(), uint16(link.IPPort))
+	}
+	if faults != (fault.Config{}) {
+		c.Socket = func(ctx context.Context, network, address string) (kdnet.Conn, error) {
+			a, err := net.ResolveUDPAddr(network, address)
+			if err != nil {
+				return nil, err
+			}
+			s, err := net.ListenUDP(network, a)
+			if err != nil {
+				return nil, err
+			}
+			return fault.NewPackets(s, faults), nil
+		}
+	}
+	return c, nil
+}
+
 // String is where the port is, for people.
 func (p *Port) String() string {
+	if p.link.Kind == connstr.LinkNet {
+		if p.link.HostIP == "" {
+			return fmt.Sprintf("udp/%d", p.link.IPPort)
+		}
+		return fmt.Sprintf("the network, for a debugger at %s udp/%d", p.link.HostIP, p.link.IPPort)
+	}
 	if p.ln != nil && p.link.Kind == connstr.LinkTCP {
 		return p.ln.Addr().String()
 	}
@@ -84,6 +132,11 @@ func (p *Port) String() string {
 // serial line it is what the other end of the line is.
 func (p *Port) Attach() string {
 	switch p.link.Kind {
+	case connstr.LinkNet:
+		if p.link.HostIP == "" {
+			return fmt.Sprintf("net:port=<another port>,key=<the key>,target=127.0.0.1:%d", p.link.IPPort)
+		}
+		return fmt.Sprintf("net:port=%d,key=<the key>", p.link.IPPort)
 	case connstr.LinkPipe:
 		return "com:pipe,port=" + p.link.Port
 	case connstr.LinkTCP:
@@ -104,6 +157,9 @@ func (p *Port) Close() error {
 	if p.open != nil {
 		p.open.Close()
 	}
+	if p.line == nil {
+		return nil
+	}
 	return p.line.Close()
 }
 
@@ -114,6 +170,13 @@ func (p *Port) Close() error {
 func (m *Machine) ServePort(ctx context.Context, p *Port, faults fault.Config, log *slog.Logger) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
+	}
+	if p.link.Kind == connstr.LinkNet { // nothing to accept
+		select {
+		case <-ctx.Done():
+		case <-m.ended:
+		}
+		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"openkd/kdproto"
+	"openkd/link"
 	"openkd/link/kdcom"
+	"openkd/link/kdnet"
 	"openkd/sim/cpu"
 )
 
@@ -47,6 +49,10 @@ type Config struct {
 	// before it believes that no debugger is there; 0: 20.
 	LinkTimeout time.Duration
 	Retries     int
+
+	// Net, if not nil, is the network adapter that the kernel is debugged over,
+	// in place of the serial port. Its times and Tamper are this Config's.
+	Net *kdnet.TargetConfig
 
 	// Tamper sees every packet before it is sent, see kdcom.TargetOptions.
 	Tamper func(packet []byte) []byte
@@ -108,7 +114,8 @@ type Stats struct {
 // at memory or processors see the machine between two instructions.
 type Machine struct {
 	cfg    Config
-	target *kdcom.Target
+	target link.Target
+	serial *kdcom.Target // target, if that is the serial port
 
 	serveMu sync.Mutex
 	serving *serialLine
@@ -144,11 +151,21 @@ func New(cfg Config) (*Machine, error) {
 		cfg: cfg, started: make(chan struct{}), ended: make(chan struct{}), wake: make(chan struct{}, 1),
 		stats: Stats{Requests: map[kdproto.API]uint64{}},
 	}
-	m.target = kdcom.NewTarget(nil, kdcom.TargetOptions{
-		ByteTimeout: cfg.LinkTimeout, AckTimeout: cfg.LinkTimeout, Retries: cfg.Retries,
-		ReactOS: cfg.Quirks == QuirksReactOS, Tamper: cfg.Tamper,
-	})
+	if cfg.Net != nil {
+		n := *cfg.Net
+		n.Timeout, n.Retries, n.Tamper = cfg.LinkTimeout, cfg.Retries, cfg.Tamper
+		if m.target, err = kdnet.NewTarget(n); err != nil {
+			return nil, err
+		}
+	} else {
+		m.serial = kdcom.NewTarget(nil, kdcom.TargetOptions{
+			ByteTimeout: cfg.LinkTimeout, AckTimeout: cfg.LinkTimeout, Retries: cfg.Retries,
+			ReactOS: cfg.Quirks == QuirksReactOS, Tamper: cfg.Tamper,
+		})
+		m.target = m.serial
+	}
 	if err := m.powerOn(); err != nil {
+		m.target.Close()
 		return nil, err
 	}
 	return m, nil
@@ -187,8 +204,10 @@ func (m *Machine) Run(ctx context.Context) error {
 	close(m.started)
 	defer close(m.ended)
 	defer m.target.Close()
-	stop := context.AfterFunc(ctx, func() { m.target.Attach(nil) })
-	defer stop()
+	if m.serial != nil {
+		stop := context.AfterFunc(ctx, func() { m.serial.Attach(nil) })
+		defer stop()
+	}
 
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -70,6 +70,10 @@ func (l *serialLine) Close() error {
 // virtual machine's serial port. nil means that the other end closed, or that
 // the port was taken.
 func (m *Machine) Serve(ctx context.Context, stream io.ReadWriteCloser) error {
+	if m.serial == nil {
+		stream.Close()
+		return errors.New("sim: the machine is debugged over the network, not over its serial port")
+	}
 	l := newSerialLine(stream)
 	m.serveMu.Lock()
 	select {
@@ -80,7 +84,7 @@ func (m *Machine) Serve(ctx context.Context, stream io.ReadWriteCloser) error {
 	default:
 	}
 	m.serving = l
-	m.target.Attach(l)
+	m.serial.Attach(l)
 	m.serveMu.Unlock()
 
 	var err error
@@ -100,7 +104,7 @@ func (m *Machine) Serve(ctx context.Context, stream io.ReadWriteCloser) error {
 	m.serveMu.Lock()
 	if m.serving == l {
 		m.serving = nil
-		m.target.Attach(nil)
+		m.serial.Attach(nil)
 	}
 	m.serveMu.Unlock()
 	l.Close()

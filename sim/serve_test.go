@@ -164,7 +164,7 @@ func TestOpenPortErrors(t *testing.T) {
 	for _, l := range []connstr.Link{
 		{Kind: connstr.LinkPipe, Port: filepath.Join(t.TempDir(), "no", "folder")},
 		{Kind: connstr.LinkSerial, Port: filepath.Join(t.TempDir(), "no-device"), Baud: 115200},
-		{Kind: connstr.LinkNet},
+		{Kind: connstr.LinkUSB},
 	} {
 		if _, err := OpenPort(context.Background(), l); err == nil {
 			t.Errorf("%+v opened", l)

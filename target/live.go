@@ -33,6 +33,10 @@ type LiveOptions struct {
 	Reconnect bool          // wait for the line at the start, too
 	Waits     bool          // Open waits for a caller
 	Config    Config
+	// ReadSize is how many bytes of memory one request asks for at first, where
+	// a link's packets may be smaller than KD's; it grows while the target gives
+	// all of it. Writes keep to it. 0: as many as a packet holds.
+	ReadSize int
 
 	// Times; zero means the default. Tests shorten them.
 	ReplyTimeout time.Duration // from acknowledgement to reply: 5 s
@@ -51,6 +55,9 @@ func (o *LiveOptions) defaults() {
 	def(&o.PokeEvery, 2*time.Second)
 	def(&o.BackOff, 200*time.Millisecond)
 	def(&o.Hint, 5*time.Second)
+	if o.ReadSize <= 0 || o.ReadSize > kdproto.MaxTransfer {
+		o.ReadSize = kdproto.MaxTransfer
+	}
 	if o.Name == "" {
 		o.Name = o.Line
 	}
@@ -122,8 +129,11 @@ type Live struct {
 	lastPoke   time.Time
 	stageSince time.Time
 	hinted     bool
-	doubt      bool // a break-in byte of an earlier debugger may be left in the target
-	quiet      bool // the line ended at once the last time; its comings and goings were told
+	readSize   uint64 // bytes that one request asks for
+	readMost   bool   // it does not hold more
+	found      string // what the link told last of how it is found
+	doubt      bool   // a break-in byte of an earlier debugger may be left in the target
+	quiet      bool   // the line ended at once the last time; its comings and goings were told
 }
 
 // NewLive makes a live target. Start opens its line.
@@ -344,6 +354,7 @@ func (l *Live) serve(h link.Host) error {
 
 	l.setState(StateWaiting)
 	l.stop, l.pokes, l.lastPoke, l.agreed = nil, 0, time.Time{}, false
+	l.readSize, l.readMost, l.found = uint64(l.opt.ReadSize), false, ""
 	name := l.opt.Name
 	if l.opt.Note != nil {
 		if n := l.opt.Note(); n != "" {
@@ -382,11 +393,26 @@ func (l *Live) serve(h link.Host) error {
 	}
 }
 
+// condition asks a link how it is found, and tells what is new.
+func (l *Live) condition(h link.Host) link.Condition {
+	f, ok := h.(link.Finder)
+	if !ok {
+		return link.Condition{}
+	}
+	c := f.Condition()
+	if c.Text != "" && c.Text != l.found {
+		l.notice("%s", c.Text)
+	}
+	l.found = c.Text
+	return c
+}
+
 // tick is done some times a second: watch the stages, poke a silent target.
 func (l *Live) tick(h link.Host) {
 	if l.doubt && time.Since(l.resumed) > leftoverTime && l.getState() == StateRunning {
 		l.doubt = false
 	}
+	c := l.condition(h)
 	if st := l.getStage(); st == StageOpened && h.Stats().BytesIn > 0 {
 		l.setStage(StageBytes, "")
 	}
@@ -395,7 +421,11 @@ func (l *Live) tick(h link.Host) {
 	l.mu.Unlock()
 	if !l.hinted && time.Since(l.stageSince) > l.opt.Hint && state == StateWaiting {
 		l.hinted = true
-		if t := stageHint(stage, wanted, h.Stats()); t != "" {
+		t := c.Hint
+		if t == "" {
+			t = stageHint(stage, wanted, h.Stats())
+		}
+		if t != "" {
 			l.notice("%s", t)
 		}
 	}
@@ -489,6 +519,9 @@ func (l *Live) lost(why string) {
 // packet handles a packet that no request waits for.
 func (l *Live) packet(p link.Packet) {
 	if l.getStage() < StagePackets {
+		if h := l.getHost(); h != nil {
+			l.condition(h)
+		}
 		l.setStage(StagePackets, "")
 	}
 	switch p.Type {
@@ -1077,6 +1110,13 @@ func addStats(a *link.Stats, b link.Stats) {
 	a.Resets += b.Resets
 	a.Syncs += b.Syncs
 	a.BreakIns += b.BreakIns
+	a.BadTags += b.BadTags
+	a.Replays += b.Replays
+	a.Foreign += b.Foreign
+	a.Sessions += b.Sessions
+	if b.Peer != "" {
+		a.Peer = b.Peer
+	}
 	if b.LastByte.After(a.LastByte) {
 		a.LastByte = b.LastByte
 	}

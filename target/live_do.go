@@ -312,10 +312,11 @@ func (x *exchange) read(api kdproto.API, addr, n uint64, flags uint32) error {
 	}
 	status := kdproto.StatusSuccess
 	for off := uint64(0); off < n; {
-		want := min(n-off, kdproto.MaxTransfer)
+		want := min(n-off, x.l.readSize)
 		b := kdproto.Memory{Address: addr + off, Count: uint32(want), Actual: flags}
 		a, err := x.ask(kdproto.NewRequest(api, x.l.report.Processor, &b, nil))
 		if err != nil {
+			x.l.readSize = uint64(x.l.opt.ReadSize) // more may be what it does not answer
 			return err
 		}
 		b.Get(&a.Union)
@@ -326,6 +327,9 @@ func (x *exchange) read(api kdproto.API, addr, n uint64, flags uint32) error {
 			}
 			off += got
 		}
+		if x.l.gave(addr+off, want, got, a.Status) {
+			continue
+		}
 		if got == want || (got > 0 && !a.Status.Failed()) {
 			continue
 		}
@@ -334,6 +338,29 @@ func (x *exchange) read(api kdproto.API, addr, n uint64, flags uint32) error {
 	}
 	return x.done(status, 0)
 }
+
+// gave learns from an answer how much the target's packets hold: what is asked
+// for grows while all of it is given. again: nothing was given of more than the
+// link begins with; less may succeed. end is the address behind what was given.
+func (l *Live) gave(end, want, got uint64, status kdproto.Status) (again bool) {
+	least := uint64(l.opt.ReadSize)
+	if least == kdproto.MaxTransfer {
+		return false
+	}
+	switch {
+	case got == 0 && want > least:
+		l.readSize, l.readMost = least, true
+		return true
+	case got == want && got == l.readSize && !l.readMost:
+		l.readSize = min(2*got, kdproto.MaxTransfer)
+	case got < want && !status.Failed() && end%pageSize != 0:
+		l.readSize, l.readMost = max(got, minRead), true
+	}
+	return false
+}
+
+// minRead is the least that is asked for, whatever a target gives.
+const minRead = 256
 
 func (x *exchange) write(api kdproto.API, addr uint64, data []byte, flags uint32) error {
 	l := x.l
@@ -344,7 +371,7 @@ func (x *exchange) write(api kdproto.API, addr uint64, data []byte, flags uint32
 	}
 	written := uint64(0)
 	for written < uint64(len(data)) {
-		chunk := data[written:min(uint64(len(data)), written+kdproto.MaxTransfer)]
+		chunk := data[written:min(uint64(len(data)), written+uint64(l.opt.ReadSize))]
 		b := kdproto.Memory{Address: addr + written, Count: uint32(len(chunk)), Actual: flags}
 		a, err := x.ask(kdproto.NewRequest(api, l.report.Processor, &b, chunk))
 		if err != nil {

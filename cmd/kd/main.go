@@ -25,6 +25,7 @@ import (
 	"openkd/internal/password"
 	"openkd/internal/version"
 	"openkd/kdrpc"
+	"openkd/link/kdnet"
 	"openkd/server"
 	"openkd/sim"
 	"openkd/target"
@@ -77,6 +78,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		}
 		if k, err = connstr.ParseKernel(link); err == nil && k.Server == nil {
 			_, err = k.Link.WithDefaults(os.Getenv)
+		}
+		if err == nil && k.Link.Key != "" {
+			_, err = kdnet.ParseKey(k.Link.Key)
 		}
 		if err == nil && k.Server != nil && k.Server.Password == "" {
 			k.Server.Password, err = password.Find(f.password, os.Getenv)
@@ -194,7 +198,7 @@ func (b *backstage) close() {
 // this process for a line of this machine. say is for what a person should know
 // while it waits.
 func connect(ctx context.Context, k connstr.Kernel, cfg target.Config, takeOver bool, say io.Writer, back *backstage, tr *tracer) (*kdrpc.Client, error) {
-	open := kdrpc.Open{Link: k.Link.String(), TakeOver: takeOver, Config: cfg}
+	open := kdrpc.Open{Link: k.Link.Reveal(), TakeOver: takeOver, Config: cfg}
 	// Ctrl+C before the prompt ends the attempt.
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()

@@ -26,6 +26,8 @@ const usage = `kdtarget: a simulated x64 machine that kernel debuggers can attac
   kdtarget -t com:pipe,port=/tmp/kd.sock          makes a Unix socket (on Windows: a pipe, port=\\.\pipe\kd)
   kdtarget -t com:ipport=1234,port=127.0.0.1      listens on a TCP port
   kdtarget -t com:port=/dev/pts/3,baud=115200     uses a serial device or pty, at that speed
+  kdtarget -t net:hostip=127.0.0.1,port=50000,key=1.2.3.4
+                                                  offers itself over UDP to the debugger at hostip, as Windows does
 
 It serves one debugger after another and keeps running between them. Attach with
   kd -k com:pipe,port=/tmp/kd.sock
@@ -34,7 +36,8 @@ It serves one debugger after another and keeps running between them. Attach with
   -cpus n         processors, 1 to 64 (default 2)
   -modules n      synthetic modules in the module list besides the real ones
   -seed n         chooses the load addresses (default: another one each time)
-  -faults list    faults on the line: drop=, corrupt=, duplicate=, noise= (chance per byte), delay=, split=, spacing=, seed=
+  -faults list    faults on the line: drop=, corrupt=, duplicate=, noise= (chance per byte, on net: per datagram), delay=,
+                  split=, spacing= (not on net:), reorder= (on net: only), seed=
   -prints time    machine time between two prints of the kernel, such as 5s
   -drivers time   machine time between loading and unloading sample.sys
   -quirks reactos behave as the KD module of ReactOS does (default: as Windows)
@@ -101,13 +104,19 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if cfg.Seed == 0 {
 		cfg.Seed = time.Now().UnixNano()
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if link.Kind == connstr.LinkNet {
+		if cfg.Net, err = sim.NetConfig(ctx, link, faults); err != nil {
+			return bad("-t: %v", err)
+		}
+	} else if faults.Reorder != 0 {
+		return bad("-faults: reorder= is for net: only; bytes of a line do not overtake each other")
+	}
 	m, err := sim.New(cfg)
 	if err != nil {
 		return bad("%v", err)
 	}
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	port, err := sim.OpenPort(ctx, link)
 	if err != nil {
 		fmt.Fprintf(stderr, "kdtarget: %v\n", err)
