@@ -10,16 +10,13 @@ import (
 func absent(word string) string {
 	const (
 		symbols = "symbol files"
-		unwind  = "unwind data and symbol files"
 		types   = "type information"
 	)
 	needs := ""
 	switch w := strings.ToLower(word); w {
-	case "k", "kb", "kc", "kd", "kn", "kp", "kv", "kf", "kl", "km", "gu", "wt", ".frame", ".kframes", ".fnent", ".trap", ".cxr", ".ecxr", ".tss", ".thread":
-		needs = unwind
-	case "x", "ln", "ld", "bu", "bm", "uf", "ls", "lsa", "lsc", "lsf", "lsp", ".sympath", ".symfix", ".symopt", ".lines", ".srcpath", ".lsrcpath", ".exepath", ".open":
+	case "x", "ln", "ld", "bu", "bm", "ls", "lsa", "lsc", "lsf", "lsp", ".sympath", ".symfix", ".symopt", ".lines", ".srcpath", ".lsrcpath", ".exepath", ".open":
 		needs = symbols
-	case "dt", "dv", "dx", "dg", ".process", ".context", "#", "a":
+	case "dt", "dv", "dx", "dg", ".tss", ".process", ".context", "#", "a":
 		needs = types
 		if w == "dg" || w == "#" || w == "a" || w == ".context" {
 			needs = "code of its own"

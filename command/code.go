@@ -13,6 +13,7 @@ func codeCommands() []*Command {
 	f := "Code"
 	return []*Command{
 		{Names: []string{"u", "uu"}, Family: f, Bare: true, Run: cmdUnassemble, Summary: "show instructions", Usage: "u [address [L count]]\nu address end", Example: "u @rip L4"},
+		{Names: []string{"uf"}, Family: f, Run: cmdUnassembleFunction, Summary: "show all code of a function; /c its calls only, /i how many instructions", Usage: "uf [/c] [/i] [/D] [/m] [/o] [/O] [address]", Example: "uf @rip"},
 		{Names: []string{"ub"}, Family: f, Run: cmdUnassembleBack, Summary: "show the instructions in front of an address", Usage: "ub [address [L count]]", Example: "ub @rip L4"},
 	}
 }
@@ -194,6 +195,101 @@ func cmdUnassembleBack(c *Call) error {
 	}
 	c.S.SetNextCode(list[0].Addr)
 	return nil
+}
+
+// cmdUnassembleFunction is uf. Its blocks come by address; links (/D, /O) and
+// other orders (/m, /o) are accepted and change nothing.
+func cmdUnassembleFunction(c *Call) error {
+	args := strings.TrimSpace(c.Args)
+	calls, count := false, false
+	for strings.HasPrefix(args, "/") {
+		w, rest := cutWord(args)
+		switch w {
+		case "/c", "/D":
+			calls = true
+		case "/i":
+			count = true
+		case "/m", "/o", "/O":
+		default:
+			return c.Syntax(args)
+		}
+		args = rest
+	}
+	var addr uint64
+	var err error
+	if args == "" {
+		addr, err = c.codeStart()
+	} else {
+		var rest string
+		if addr, rest, err = c.EvalPrefix(args); err == nil {
+			err = c.End(rest)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	r, err := c.S.Engine.Routine(c.Ctx, addr, c.S.functionStart)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for i := range r.Blocks {
+		n += len(r.Blocks[i].Insts)
+	}
+	if count {
+		c.Printf("%d instructions scanned\n", n)
+	}
+	if r.Incomplete {
+		c.Printf("Flow analysis was incomplete, some code may be missing\n")
+	}
+	if calls {
+		c.calls(r)
+		return nil
+	}
+	var b strings.Builder
+	for i := range r.Blocks {
+		k := &r.Blocks[i]
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		if name := c.S.symbol(k.Addr); name != "" {
+			fmt.Fprintf(&b, "%s:\n", name)
+		}
+		for j := range k.Insts {
+			b.WriteString(k.Insts[j].Line() + "\n")
+		}
+	}
+	c.Printf("%s", b.String())
+	if i := len(r.Blocks) - 1; i >= 0 {
+		last := r.Blocks[i].Insts
+		in := &last[len(last)-1]
+		c.S.SetNextCode(in.Addr + uint64(in.Len))
+	}
+	return nil
+}
+
+// calls is uf /c: what the function calls, and from where.
+func (c *Call) calls(r *engine.Routine) {
+	name := func(at uint64) string {
+		if n := c.S.symbol(at); n != "" {
+			return n + " (" + c.S.addr(at) + ")"
+		}
+		return c.S.addr(at)
+	}
+	c.Printf("%s\n", name(r.Start))
+	for i := range r.Blocks {
+		for j := range r.Blocks[i].Insts {
+			in := &r.Blocks[i].Insts[j]
+			if in.Kind != disasm.Call {
+				continue
+			}
+			to := in.Operands
+			if in.HasTarget {
+				to = name(in.Target)
+			}
+			c.Printf("  %s:\n    call to %s\n", name(in.Addr), to)
+		}
+	}
 }
 
 // effective is $ea: the address that the current instruction refers to.

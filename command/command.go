@@ -80,6 +80,8 @@ type Session struct {
 	lastD    string // name of the last d command
 	lastE    string
 
+	frames int // of .kframes; 0: the default
+
 	depth int // of nested blocks, scripts and aliases
 	args  [][]string
 	exec  execState    // letting the target go, see stop.go

@@ -298,7 +298,7 @@ func (e noValue) Is(err error) bool { return err == errNoValue }
 // needsTypes lists the pseudo-registers that only type information can fill.
 var needsTypes = map[string]string{
 	"$peb": "the layout of EPROCESS", "$tpid": "the layout of ETHREAD", "$tid": "the layout of ETHREAD",
-	"$callret": "the result of .call", "$frame": "a stack walk", "$previp": "the event before this one, which is not kept",
+	"$callret": "the result of .call", "$previp": "the event before this one, which is not kept",
 }
 
 // Pseudo is the pseudo-register by its documented name.
@@ -343,9 +343,21 @@ func (v env) Pseudo(name string) (uint64, bool, error) {
 	}
 	reg := func(byArch map[int]string) (uint64, bool, error) { return v.Register(byArch[s.machine()]) }
 	switch name {
-	case "$ip", "$scopeip", "$relip":
+	case "$ip", "$relip":
 		pc, err := e.PC(v.ctx)
 		return pc, err == nil, err
+	case "$scopeip":
+		if e.Scope().Frame == 0 {
+			pc, err := e.PC(v.ctx)
+			return pc, err == nil, err
+		}
+		f, err := e.CurrentFrame(v.ctx)
+		if err != nil {
+			return 0, false, err
+		}
+		return f.PC, true, nil
+	case "$frame":
+		return uint64(e.Scope().Frame), true, nil
 	case "$eventip":
 		if st := e.LastStop(); st != nil {
 			return st.PC, true, nil
@@ -357,7 +369,11 @@ func (v env) Pseudo(name string) (uint64, bool, error) {
 	case "$retreg", "$retreg64":
 		return reg(map[int]string{x86: "eax", x64: "rax", arm64: "x0"})
 	case "$ra":
-		return v.returnAddress()
+		ra, err := e.ReturnAddress(v.ctx)
+		if err != nil && e.Halted() {
+			err = noValue(err.Error())
+		}
+		return ra, err == nil, err
 	case "$thread":
 		return v.thread()
 	case "$teb":
@@ -480,46 +496,6 @@ func (v env) viaThread(name string, at int) (uint64, bool, error) {
 	}
 	p, err := v.s.Engine.ReadPointer(v.ctx, engine.Virtual, t+uint64(binary.LittleEndian.Uint16(block[at:])))
 	return p, err == nil, err
-}
-
-// returnAddress is $ra as far as it can be told without unwind data: the link
-// register, or the top of the stack if a call stands in front of where it
-// points.
-func (v env) returnAddress() (uint64, bool, error) {
-	if v.s.machine() == arm64 {
-		return v.Register("lr")
-	}
-	sp, err := v.s.Engine.SP(v.ctx)
-	if err != nil {
-		return 0, false, err
-	}
-	ra, err := v.s.Engine.ReadPointer(v.ctx, engine.Virtual, sp)
-	if err != nil {
-		return 0, false, err
-	}
-	d, err := v.s.Engine.Read(v.ctx, engine.Virtual, ra-7, 7)
-	if err != nil {
-		return 0, false, err
-	}
-	if len(d.Bytes) == 7 && d.Complete() && afterCall(d.Bytes) {
-		return ra, true, nil
-	}
-	return 0, false, noValue("the return address is known at the first instruction of a function only; further on it needs unwind information")
-}
-
-// afterCall reports whether a near call ends at the end of b: e8 rel32, or ff
-// /2 in any of its lengths.
-func afterCall(b []byte) bool {
-	n := len(b)
-	if b[n-5] == 0xe8 {
-		return true
-	}
-	for l := 2; l <= 7; l++ {
-		if b[n-l] == 0xff && b[n-l+1]>>3&7 == 2 {
-			return true
-		}
-	}
-	return false
 }
 
 // fileTime is t as a FILETIME: 100 ns steps since 1601.

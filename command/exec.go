@@ -38,6 +38,9 @@ func executionCommands() []*Command {
 		until([]string{"pct"}, "step over calls, up to a call or return"),
 		until([]string{"th"}, "step into calls, up to a branch of any kind"),
 		until([]string{"ph"}, "step over calls, up to a branch of any kind"),
+		until([]string{"tb"}, "step up to where a branch leads that is taken"),
+		{Names: []string{"gu"}, Family: f, Run: cmdGoUp, Summary: "let the target go until the current function returns, in this call of it", Usage: "gu", Example: "gu"},
+		{Names: []string{"wt"}, Family: f, Run: cmdTrace, Summary: "run the current function and show what it calls, with counts of instructions; -l depth, -m into this module only, -i not into this one, -nc no calls, -ns no summary, -nw no warnings, -oa addresses of calls, -or what calls return", Usage: "wt [-l depth] [-m module] [-i module] [-nc] [-ns] [-nw] [-oa|-or|-oR] [=start] [end]", Example: "wt -l 3"},
 		{Names: []string{".breakin"}, Family: f, NoTarget: true, Run: cmdBreakIn, Summary: "break into the target while it runs", Usage: ".breakin", Example: ".breakin"},
 	}
 }
@@ -136,6 +139,8 @@ func (c *Call) stepOptions() (opt engine.StepOpt, args string, err error) {
 		opt.Until = engine.StepToCallReturn
 	case "h":
 		opt.Until = engine.StepToBranch
+	case "b":
+		opt.Until = engine.StepTaken
 	}
 	opt.From, args, err = c.start(args)
 	return opt, args, err
@@ -227,6 +232,13 @@ func cmdStepTo(c *Call) error {
 	stop = c.S.canon(stop)
 	m := c.S.steps(opt, maxCount, commands, func(pc uint64) bool { return pc == stop })
 	return c.letGo(m, m)
+}
+
+func cmdGoUp(c *Call) error {
+	if err := c.End(c.Args); err != nil {
+		return err
+	}
+	return c.letGo(c.S.going(c.S.Engine.StepOut), c.S.plainGo(0))
 }
 
 func cmdBreakIn(c *Call) error {

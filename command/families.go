@@ -16,6 +16,7 @@ func families() []*Command {
 		executionCommands,
 		breakpointCommands,
 		registerCommands,
+		stackCommands,
 		moduleCommands,
 		controlCommands,
 	} {

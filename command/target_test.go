@@ -270,12 +270,12 @@ func TestSteps(t *testing.T) {
 	}
 	r.script(stepStop(place), stepStop(place+2), stepStop(place+4))
 	r.do("p 3 \".echo x\"", line("60")+"x\n"+line("62")+"x\n"+line("64")+"x\n")
-	r.script(stepStop(place+6), stepStop(place+8), stepStop(place+10))
-	r.do("ta nt+24da68", line("66")+line("68"))
 	r.f.Lock()
 	r.f.Write(place+12, []byte{0xC3})
 	r.f.Unlock()
-	r.script(stepStop(place+10), stepStop(place+12))
+	r.script(stepStop(place+6), stepStop(place+8), stepStop(place+10))
+	r.do("ta nt+24da68", line("66")+line("68"))
+	r.script(bpStop(place + 12)) // the code between leads there and nowhere else
 	r.do("tt", "nt+0x24da6c:\nfffff803`19e4da6c c3              ret\n")
 	r.script(bpStop(place))
 	r.do("bp nt+24da60; p 5", "Breakpoint 0 hit\n"+line("60"))

@@ -24,6 +24,8 @@ type Options struct {
 	Sink Sink
 	// Symbols answers names; nil leaves the names of modules only.
 	Symbols Symbols
+	// Files gives image and symbol files; nil: there are none.
+	Files Files
 	// Config is what the user wants of the session: initial break, stops at
 	// module loads. New does not send it; Configure does.
 	Config target.Config
@@ -116,6 +118,7 @@ type Engine struct {
 	mods        modules
 	lastBug     uint64 // status of the last bug check stop, to say that it repeats
 	cacheSize   int
+	images      images // has its own lock
 }
 
 // New makes an engine over t. Nothing happens until Run.
@@ -194,7 +197,7 @@ func (e *Engine) handle(ctx context.Context, ev target.Event) {
 		e.mu.Lock()
 		name := ""
 		if ev.Module != nil {
-			name = e.mods.event(e.version, ev.Module)
+			name = e.moduleEvent(ev.Module)
 		}
 		e.mu.Unlock()
 		e.emit(Event{Event: ev, Name: name})
@@ -248,6 +251,7 @@ func (e *Engine) connected(ctx context.Context, ev target.Event) {
 		v := *ev.Version
 		if e.version != nil && e.version.KernBase != v.KernBase {
 			e.mods.forget()
+			e.images.forgetAll()
 		}
 		e.version = &v
 		e.arch, _ = arch.For(v.Machine)
@@ -437,6 +441,7 @@ func (e *Engine) do(ctx context.Context, h *halt, batch ...target.Request) ([]ta
 		switch batch[i].Op {
 		case target.OpWriteVirtual, target.OpWritePhysical, target.OpFill, target.OpPageIn, target.OpWriteIO, target.OpWriteBus:
 			h.dropMemory()
+			e.images.forgetAll()
 		case target.OpWriteControl, target.OpSetContext:
 			h.dropCPU(int(batch[i].Processor))
 		}

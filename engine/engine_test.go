@@ -770,10 +770,13 @@ func TestStepToReturn(t *testing.T) {
 	r := newRig(t, 1)
 	pc := r.put(0x90, 0xE8, 0x10, 0, 0, 0, 0x90, 0xC3)
 	r.parked()
-	r.script(stepped(pc+1), at(pc+6), stepped(pc+7))
+	r.script(at(pc + 7))
 	r.must(r.e.Step(r.ctx, StepOpt{Over: true, Until: StepToReturn}))
 	if s := r.wait(); s.Reason != ReasonStep || s.PC != pc+7 || s.Steps != 3 {
 		t.Errorf("%v at %x, %d steps", s.Reason, s.PC, s.Steps)
+	}
+	if res, n := r.f.LastResume(); n != 1 || res.Mode != target.Go || len(res.Breakpoints) != 1 || res.Breakpoints[0] != pc+7 {
+		t.Errorf("%d resumes, the last %+v", n, res)
 	}
 }
 

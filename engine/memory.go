@@ -268,6 +268,11 @@ func (e *Engine) Write(ctx context.Context, sp Space, addr uint64, data []byte) 
 		batch = append(batch, sp.WriteRequest(addr+uint64(off), data[off:min(len(data), off+target.MaxWrite)]))
 	}
 	r, err := target.Collect(ctx, e.t, batch...)
+	if sp == Virtual {
+		e.images.written(addr, len(data))
+	} else {
+		e.images.forgetAll()
+	}
 	if err != nil {
 		h.dropMemory()
 		return 0, err
@@ -408,6 +413,7 @@ type halt struct {
 
 	mu    sync.Mutex // guards what follows; never held during a call of the target
 	proc  int        // processor that the user looks at
+	scope scope      // what the user looks at there
 	pages map[pageKey]*page
 	cpus  map[int]*cpu
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf16"
 
+	"openkd/arch"
 	"openkd/kdproto"
 	"openkd/target"
 )
@@ -126,9 +127,22 @@ func (e *Engine) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v := e.Version()
+	batch := e.moduleRequests(a)
+	if len(batch) == 0 {
+		return nil
+	}
+	r, err := e.do(ctx, h, batch...)
+	if err != nil {
+		return err
+	}
+	return e.takeModules(a, batch, r)
+}
+
+// moduleRequests asks for the module list and for what the target remembers of
+// unloaded modules; none where it is not known where the list is.
+func (e *Engine) moduleRequests(a *arch.Arch) []target.Request {
 	head := uint64(0)
-	if v != nil {
+	if v := e.Version(); v != nil {
 		head = v.PsLoadedModuleList
 	}
 	if head == 0 {
@@ -149,10 +163,15 @@ func (e *Engine) Reload(ctx context.Context) error {
 			{Via: target.ViaUnicode, Offset: l.name, Len: 512},
 		},
 	}}}
-	batch = append(batch, e.unloadedRequests(a.PointerSize, u)...)
-	r, err := e.do(ctx, h, batch...)
-	if err != nil {
-		return err
+	return append(batch, e.unloadedRequests(a.PointerSize, u)...)
+}
+
+// takeModules takes the answers to moduleRequests.
+func (e *Engine) takeModules(a *arch.Arch, batch []target.Request, r []target.Reply) error {
+	v, head := e.Version(), batch[0].List.Head
+	l, u := ldr64, unloaded64
+	if a.PointerSize == 4 {
+		l, u = ldr32, unloaded32
 	}
 	nodes, err := target.DecodeNodes(r[0].Data())
 	if err != nil {
@@ -386,6 +405,17 @@ func (ms *modules) event(v *kdproto.Version, ev *target.Module) string {
 	// The kernel announces itself first of all, some before they know their base.
 	kernel := v != nil && v.KernBase == ev.Base || (v == nil || v.KernBase == 0) && len(ms.list) == 0
 	return ms.add(m, kernel)
+}
+
+// moduleEvent follows a load or unload report and returns the module's name.
+// Engine.mu is held.
+func (e *Engine) moduleEvent(ev *target.Module) string {
+	if ev.All {
+		e.images.forgetAll()
+	} else {
+		e.images.forget(ev.Base) // another image may lie there now
+	}
+	return e.mods.event(e.version, ev)
 }
 
 // moduleAt finds the module of an address without an exchange.

@@ -8,6 +8,7 @@ import (
 
 	"openkd/arch"
 	"openkd/image/disasm"
+	"openkd/image/unwind"
 	"openkd/kdproto"
 	"openkd/target"
 )
@@ -22,9 +23,10 @@ const (
 // temp is a breakpoint of a motion: gone with the next stop.
 type temp struct {
 	addr uint64
-	// thread and sp limit the hit to the thread that the motion is about and to
-	// its frame: recursion comes by with a lower stack pointer. 0: any.
-	thread, sp uint64
+	// thread, sp and frame limit the hit to the thread that the motion is about
+	// and to its frame: recursion comes by with a lower stack pointer, and with
+	// another canonical frame address. 0: any.
+	thread, sp, frame uint64
 }
 
 // motion is what the target was let go for.
@@ -40,6 +42,9 @@ type motion struct {
 	proc     int
 	switched bool // the processor that steps is not the one that stopped first
 	legs     int
+	after    uint64 // StepTaken: what is behind the transfer of this leg; 0: it is none
+	running  bool   // this leg goes to breakpoints at what comes next
+	careful  bool   // every instruction is stepped: breakpoints cannot be placed
 	hwOwner  [4]int // breakpoint of each processor slot, -1 none, -2 the motion's own
 
 	// off is set for the first leg when an execute breakpoint register points at
@@ -73,9 +78,11 @@ const (
 	StepToCall                        // in front of a call (pc, tc)
 	StepToCallReturn                  // in front of either (pct, tct)
 	StepToBranch                      // in front of any transfer (ph, th)
+	StepTaken                         // behind the next transfer that is taken (tb)
 )
 
-// StepOpt says how Step steps.
+// StepOpt says how Step steps. A sequence is not made of single steps where the
+// code shows what comes next: the target runs to that.
 type StepOpt struct {
 	Over   bool // calls, and repeated string instructions, count as one
 	Until  StepUntil
@@ -178,6 +185,9 @@ func (e *Engine) stepCoded(ctx context.Context, h *halt, n int) (bool, error) {
 	x.Code = kdproto.StatusSingleStep
 	now.Exception = &x
 	shown := &Stop{Stop: &now, Reason: ReasonStep, Description: singleStep, Steps: 1, Time: e.opt.Now()}
+	h.mu.Lock()
+	h.scope = scope{}
+	h.mu.Unlock()
 	e.mu.Lock()
 	h.stop, e.lastStop = &now, shown
 	e.mu.Unlock()
@@ -229,12 +239,13 @@ func (e *Engine) setPC(ctx context.Context, h *halt, pc uint64) error {
 	return e.setContext(ctx, h, n, s.Context)
 }
 
-// leg prepares one step of m: the trap flag, or a breakpoint behind the
-// instruction when that is to be stepped over.
+// leg prepares one step of m: the trap flag, a breakpoint behind the instruction
+// when that is to be stepped over, or breakpoints at what a sequence comes to
+// next.
 func (e *Engine) leg(ctx context.Context, h *halt, m *motion) error {
-	m.temps, m.trapping = nil, true
+	m.temps, m.trapping, m.running, m.after = nil, true, false, 0
 	m.legs++
-	if !m.over {
+	if !m.over && m.until == StepOnce {
 		return nil
 	}
 	a := e.Arch()
@@ -242,9 +253,40 @@ func (e *Engine) leg(ctx context.Context, h *halt, m *motion) error {
 	if err != nil {
 		return err
 	}
-	in, err := e.decodeAt(ctx, h, a.PC(s.Context))
+	pc := a.Canon(a.PC(s.Context))
+	if m.until != StepOnce && !m.careful {
+		stops, steps, called, err := e.run(ctx, h, pc, m.until, m.over)
+		if err == nil {
+			frame := e.frameOf(ctx, h, m.proc)
+			for _, st := range stops {
+				t := temp{addr: st.addr, thread: m.thread, frame: frame}
+				if called && st.ret {
+					t.sp = a.SP(s.Context) // it was not higher before
+				} else if called && frame == 0 {
+					err = errNoRun // a recursion could not be told from this call
+				}
+				m.temps = append(m.temps, t)
+			}
+			if err == nil {
+				m.trapping, m.running = false, true
+				m.legs += max(steps-1, 0)
+				return nil
+			}
+			m.temps = nil
+		}
+		if !errors.Is(err, errNoRun) {
+			return err
+		}
+	}
+	in, err := e.inst(ctx, h, pc, nil)
 	if err != nil {
 		return nil // unreadable: the trap flag works all the same
+	}
+	if m.until == StepTaken && transfers(in.Kind) {
+		m.after = a.Canon(pc + uint64(in.Len))
+	}
+	if !m.over {
+		return nil
 	}
 	if in.Kind == disasm.Call || in.Kind == disasm.Rep {
 		m.trapping = false
@@ -267,6 +309,11 @@ func (e *Engine) Instruction(ctx context.Context, addr uint64) (disasm.Inst, err
 }
 
 func (e *Engine) decodeAt(ctx context.Context, h *halt, addr uint64) (disasm.Inst, error) {
+	return e.inst(ctx, h, addr, e.Symbolize)
+}
+
+// inst is decodeAt with other names, or without any.
+func (e *Engine) inst(ctx context.Context, h *halt, addr uint64, sym func(uint64) string) (disasm.Inst, error) {
 	a := e.Arch()
 	addr = a.Canon(addr)
 	const longest = 16
@@ -277,7 +324,7 @@ func (e *Engine) decodeAt(ctx context.Context, h *halt, addr uint64) (disasm.Ins
 	h.mu.Unlock()
 	b := d.Prefix()
 	if len(b) > 0 {
-		if in, err := disasm.Decode(a.Machine, b, addr, e.Symbolize); err == nil && (len(b) == longest || in.Mnemonic != "???") {
+		if in, err := disasm.Decode(a.Machine, b, addr, sym); err == nil && (len(b) == longest || in.Mnemonic != "???") {
 			return in, nil
 		}
 	}
@@ -288,7 +335,7 @@ func (e *Engine) decodeAt(ctx context.Context, h *halt, addr uint64) (disasm.Ins
 	if b = d.Prefix(); len(b) == 0 {
 		return disasm.Inst{}, &MemoryError{Addr: addr, Status: d.Status}
 	}
-	return disasm.Decode(a.Machine, b, addr, e.Symbolize)
+	return disasm.Decode(a.Machine, b, addr, sym)
 }
 
 // start hands the target over to m.
@@ -303,6 +350,26 @@ func (e *Engine) start(ctx context.Context, h *halt, m *motion) error {
 	if err := e.leaveStop(ctx, h, m, status); err != nil {
 		return err
 	}
+	err := e.letGo(ctx, h, m, status)
+	if m.running && noRoom(err) {
+		m.careful = true
+		if err := e.leg(ctx, h, m); err != nil {
+			return err
+		}
+		return e.letGo(ctx, h, m, status)
+	}
+	return err
+}
+
+// noRoom reports whether a breakpoint could not be placed.
+func noRoom(err error) bool {
+	var ie *InsertError
+	var full *fullError
+	return errors.As(err, &ie) || errors.As(err, &full)
+}
+
+// letGo makes one attempt of start.
+func (e *Engine) letGo(ctx context.Context, h *halt, m *motion, status kdproto.Status) error {
 	r, err := e.resumeFor(m, status)
 	if err != nil {
 		return err
@@ -419,7 +486,7 @@ func (e *Engine) resumeFor(m *motion, status kdproto.Status) (target.Resume, err
 		}
 	}
 	if len(r.Breakpoints) > MaxSoftware {
-		return r, fmt.Errorf("this needs %d software breakpoints and the target's table holds %d; disable (bd) or clear (bc) some, or use ga", len(r.Breakpoints), MaxSoftware)
+		return r, &fullError{len(r.Breakpoints)}
 	}
 	for _, addr := range m.hwTemps {
 		i := 0
@@ -434,4 +501,43 @@ func (e *Engine) resumeFor(m *motion, status kdproto.Status) (target.Resume, err
 	}
 	m.hwOwner = owner
 	return r, nil
+}
+
+// fullError says that a motion needs more breakpoints than there are.
+type fullError struct{ n int }
+
+func (e *fullError) Error() string {
+	return fmt.Sprintf("this needs %d software breakpoints and the target's table holds %d; disable (bd) or clear (bc) some, or use ga", e.n, MaxSoftware)
+}
+
+// StepOut lets the target go until the function returns that the current
+// processor is in; in a recursion, this call of it.
+func (e *Engine) StepOut(ctx context.Context) error {
+	h, a, err := e.view()
+	if err != nil {
+		return err
+	}
+	n := h.pick(-1)
+	r, err := e.Regs(ctx, n)
+	if err != nil {
+		return err
+	}
+	s, err := e.Stack(ctx, r, StackOpt{Limit: 1, NoInline: true})
+	if err != nil {
+		return err
+	}
+	if len(s.Frames) == 0 || s.Frames[0].Return == 0 {
+		return noCaller(s.End)
+	}
+	if err := e.switchTo(ctx, h, n); err != nil {
+		return err
+	}
+	f := &s.Frames[0]
+	m := &motion{kind: motionGo, thread: e.stopOf(h).Thread, proc: n, switched: n != h.origin}
+	t := temp{addr: a.Canon(f.Return), thread: m.thread}
+	if f.How != unwind.Guess {
+		t.sp = f.CFA
+	}
+	m.temps = []temp{t}
+	return e.start(ctx, h, m)
 }

@@ -57,20 +57,34 @@ func (e *Engine) SetProcessor(ctx context.Context, n int) error {
 		return err
 	}
 	h.mu.Lock()
-	h.proc = n
+	h.proc, h.scope = n, scope{}
 	h.mu.Unlock()
 	return nil
 }
 
-// State returns the raw records of a processor; -1 means the one that commands
-// look at. Context is always there. Special is there when it came with the
-// stop or was asked for (FullState). The records are the caller's.
+// State returns the raw records of a processor; -1 means those that commands
+// look at, the scope's. Context is always there. Special is there when it came
+// with the stop or was asked for (FullState). The records are the caller's.
 func (e *Engine) State(ctx context.Context, processor int) (arch.State, error) {
 	h, _, err := e.view()
 	if err != nil {
 		return arch.State{}, err
 	}
-	return e.state(ctx, h, h.pick(processor), false)
+	return e.scoped(ctx, h, processor, false)
+}
+
+// scoped is state of a processor, or with -1 of the scope.
+func (e *Engine) scoped(ctx context.Context, h *halt, processor int, special bool) (arch.State, error) {
+	s, err := e.state(ctx, h, h.pick(processor), special)
+	if err != nil || processor >= 0 {
+		return s, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.scope.Kind != ScopeLive {
+		s.Context = append([]byte(nil), h.scope.context...)
+	}
+	return s, nil
 }
 
 // FullState is State with the special registers in any case.
@@ -79,7 +93,7 @@ func (e *Engine) FullState(ctx context.Context, processor int) (arch.State, erro
 	if err != nil {
 		return arch.State{}, err
 	}
-	return e.state(ctx, h, h.pick(processor), true)
+	return e.scoped(ctx, h, processor, true)
 }
 
 func (h *halt) pick(processor int) int {
@@ -188,41 +202,40 @@ func (e *Engine) States(ctx context.Context) ([]arch.State, error) {
 	return out, nil
 }
 
-// PC is the program counter of the processor that commands look at.
+// PC is the program counter that commands look at.
 func (e *Engine) PC(ctx context.Context) (uint64, error) {
 	h, a, err := e.view()
 	if err != nil {
 		return 0, err
 	}
-	s, err := e.state(ctx, h, h.pick(-1), false)
+	s, err := e.scoped(ctx, h, -1, false)
 	if err != nil {
 		return 0, err
 	}
 	return a.PC(s.Context), nil
 }
 
-// SP is the stack pointer of the processor that commands look at.
+// SP is the stack pointer that commands look at.
 func (e *Engine) SP(ctx context.Context) (uint64, error) {
 	h, a, err := e.view()
 	if err != nil {
 		return 0, err
 	}
-	s, err := e.state(ctx, h, h.pick(-1), false)
+	s, err := e.scoped(ctx, h, -1, false)
 	if err != nil {
 		return 0, err
 	}
 	return a.SP(s.Context), nil
 }
 
-// Register reads a register of the processor that commands look at, in any
-// spelling of case. The value is as recorded; on 32-bit targets it is not
+// Register reads a register that commands look at, in any spelling of case. The value is as recorded; on 32-bit targets it is not
 // sign-extended. ErrUnknownRegister means that the processor has none of that
 // name.
 func (e *Engine) Register(ctx context.Context, name string) (arch.Value, *arch.Reg, error) {
 	return e.RegisterOf(ctx, -1, name)
 }
 
-// RegisterOf is Register of a processor; -1 means the one that commands look at.
+// RegisterOf is Register of a processor; -1 means what commands look at.
 func (e *Engine) RegisterOf(ctx context.Context, processor int, name string) (arch.Value, *arch.Reg, error) {
 	a := e.Arch()
 	if a == nil {
@@ -236,7 +249,7 @@ func (e *Engine) RegisterOf(ctx context.Context, processor int, name string) (ar
 	if err != nil {
 		return arch.Value{}, r, err
 	}
-	s, err := e.state(ctx, h, h.pick(processor), r.InSpecial())
+	s, err := e.scoped(ctx, h, processor, r.InSpecial())
 	if err != nil {
 		return arch.Value{}, r, err
 	}
@@ -258,6 +271,9 @@ func (e *Engine) SetRegister(ctx context.Context, name string, v arch.Value) err
 	r, ok := a.Reg(name)
 	if !ok {
 		return fmt.Errorf("%w as %q on %s", ErrUnknownRegister, name, a.Name)
+	}
+	if !r.InSpecial() && e.Scope().Kind != ScopeLive {
+		return errScoped
 	}
 	n := h.pick(-1)
 	s, err := e.state(ctx, h, n, r.InSpecial())
@@ -303,6 +319,9 @@ func (e *Engine) setContext(ctx context.Context, h *halt, n int, record []byte) 
 	}
 	h.cpus[n].context = record
 	h.cpus[n].touched = true
+	if h.scope.Kind == ScopeLive {
+		h.scope = scope{} // another stack, maybe
+	}
 	return nil
 }
 

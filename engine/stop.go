@@ -183,6 +183,19 @@ func (e *Engine) passOn(ctx context.Context, h *halt, v verdict) error {
 	if m == nil {
 		m = &motion{kind: motionGo}
 	}
+	err := e.passOnce(ctx, v, m)
+	if m.running && noRoom(err) {
+		m.careful = true
+		if err := e.leg(ctx, h, m); err != nil {
+			return err
+		}
+		return e.passOnce(ctx, v, m)
+	}
+	return err
+}
+
+// passOnce makes one attempt of passOn.
+func (e *Engine) passOnce(ctx context.Context, v verdict, m *motion) error {
 	r, err := e.resumeFor(m, v.status)
 	if err != nil {
 		return err
@@ -379,6 +392,11 @@ func (e *Engine) arrived(ctx context.Context, h *halt, t *temp) bool {
 	if t.thread != 0 && t.thread != s.Thread {
 		return false
 	}
+	if t.frame != 0 {
+		if f := e.frameOf(ctx, h, s.Processor); f != 0 && f != t.frame {
+			return false
+		}
+	}
 	if t.sp == 0 {
 		return true
 	}
@@ -450,8 +468,11 @@ func (e *Engine) legDone(ctx context.Context, h *halt, m *motion) verdict {
 	if asked || m.legs >= MaxLegs {
 		return done
 	}
+	if m.after != 0 && m.after != h.stop.PC {
+		return done
+	}
 	in, err := e.decodeAt(ctx, h, h.stop.PC)
-	if err != nil || m.until.matches(in.Kind) {
+	if err != nil || m.until != StepTaken && m.until.matches(in.Kind) {
 		return done
 	}
 	c := *m
@@ -471,10 +492,15 @@ func (u StepUntil) matches(k disasm.Kind) bool {
 		return k == disasm.Call
 	case StepToCallReturn:
 		return k == disasm.Call || k == disasm.Ret
-	case StepToBranch:
-		return k == disasm.Call || k == disasm.Ret || k == disasm.Jump || k == disasm.CondJump
+	case StepToBranch, StepTaken:
+		return transfers(k)
 	}
 	return true
+}
+
+// transfers reports whether an instruction goes elsewhere.
+func transfers(k disasm.Kind) bool {
+	return k == disasm.Call || k == disasm.Ret || k == disasm.Jump || k == disasm.CondJump
 }
 
 // judgeModule judges a stop at a module load or unload: asked for by the user,
@@ -488,7 +514,7 @@ func (e *Engine) judgeModule(ctx context.Context, h *halt, m *motion) verdict {
 	mod := *s.Module
 	mod.Unload = mod.Unload || unload
 	e.mu.Lock()
-	name := e.mods.event(e.version, &mod)
+	name := e.moduleEvent(&mod)
 	boot := !unload && (e.rebooted || name == "nt")
 	if boot {
 		e.rebooted = false
@@ -559,6 +585,7 @@ func (e *Engine) reloaded(ctx context.Context, ev target.Event) {
 	e.mu.Lock()
 	e.halt, e.internal, e.motion = nil, nil, nil
 	e.mods.forget()
+	e.images.forgetAll()
 	e.headerFor, e.lastBug, e.strayStep = 0, 0, false
 	e.rebooted = true
 	e.endSwitch(errors.New("the target rebooted"))
