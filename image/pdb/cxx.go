@@ -1,14 +1,15 @@
 package pdb
 
 import (
+	"cmp"
 	"hash/fnv"
 	"slices"
 	"sort"
 	"strings"
 )
 
-// hashed finds a public symbol with a decorated C++ name by the last part of
-// its undecorated one. The hash tables of the file know decorated names only.
+// hashed is an entry of a table by names that the file does not have: the hash
+// of a name, and the position or number of a record.
 type hashed struct {
 	hash uint32
 	pos  uint32
@@ -68,7 +69,9 @@ func cxxHash(key string) uint32 {
 	return h.Sum32()
 }
 
-// cxx looks for public symbols by their undecorated C++ name.
+// cxx looks for public symbols by their undecorated C++ name. The hash tables of
+// the file know decorated names only, so a table is made of the last parts of
+// undecorated ones: eight bytes for each.
 func (q *query) cxx(name string) error {
 	list, err := q.f.cxxNames.get(func() ([]hashed, error) {
 		var list []hashed
@@ -81,13 +84,7 @@ func (q *query) cxx(name string) error {
 			return nil
 		})
 		slices.SortFunc(list, func(a, b hashed) int {
-			if a.hash != b.hash {
-				if a.hash < b.hash {
-					return -1
-				}
-				return 1
-			}
-			return int(int64(a.pos) - int64(b.pos))
+			return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.pos, b.pos))
 		})
 		return list, err
 	})

@@ -15,7 +15,7 @@ type dbi struct {
 	flags   uint16
 	machine uint16 // IMAGE_FILE_MACHINE_*
 	// Parts of the stream.
-	modules, contribs, sectionMap, files, debug part
+	modules, contribs, files, debug part
 }
 
 // part is a range of bytes of a stream.
@@ -67,7 +67,9 @@ func (f *File) readDBI() error {
 		}
 		return p
 	}
-	d.modules, d.contribs, d.sectionMap, d.files = next(), next(), next(), next()
+	d.modules, d.contribs = next(), next()
+	next() // sections of the image, without addresses
+	d.files = next()
 	types := next()
 	c.u32() // type server of MFC
 	debug := int64(int32(c.u32()))

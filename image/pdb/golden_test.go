@@ -1,6 +1,7 @@
 package pdb
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -58,10 +59,7 @@ func everything(t *testing.T, f *File) string {
 		list = append(list, s)
 	}
 	slices.SortFunc(list, func(a, b sym.Symbol) int {
-		if a.RVA != b.RVA {
-			return int(int64(a.RVA) - int64(b.RVA))
-		}
-		return strings.Compare(a.Name+a.Linkage, b.Name+b.Linkage)
+		return cmp.Or(cmp.Compare(a.RVA, b.RVA), strings.Compare(a.Name+a.Linkage, b.Name+b.Linkage))
 	})
 	kinds := map[sym.Kind]string{sym.Public: "public", sym.Function: "function", sym.Data: "data", sym.Label: "label", sym.Thunk: "thunk", sym.Constant: "constant", sym.TypeDef: "typedef"}
 	for _, s := range list {

@@ -2,6 +2,7 @@ package pdb
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"sort"
 	"strings"
@@ -87,7 +88,7 @@ func (u *unit) lineTable() (unitLines, error) {
 			off = (p.end() + 3) &^ 3
 		}
 		slices.SortStableFunc(x.spans, func(a, b lineSpan) int { return a.compare(b.addr) })
-		slices.SortStableFunc(x.inlinees, func(a, b inlinee) int { return int(int64(a.id) - int64(b.id)) })
+		slices.SortStableFunc(x.inlinees, func(a, b inlinee) int { return cmp.Compare(a.id, b.id) })
 		return x, nil
 	})
 }
@@ -159,7 +160,7 @@ func (u *unit) entries(sp lineSpan) ([]lineEntry, error) {
 			list = append(list, lineEntry{off, line, file})
 		}
 	}
-	slices.SortStableFunc(list, func(a, b lineEntry) int { return int(int64(a.off) - int64(b.off)) })
+	slices.SortStableFunc(list, func(a, b lineEntry) int { return cmp.Compare(a.off, b.off) })
 	return list, nil
 }
 
@@ -308,7 +309,7 @@ func (f *File) Addresses(file string, line uint32) ([]sym.Line, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(q.found, func(a, b sym.Line) int { return int(int64(a.RVA) - int64(b.RVA)) })
+	slices.SortFunc(q.found, func(a, b sym.Line) int { return cmp.Compare(a.RVA, b.RVA) })
 	return slices.CompactFunc(q.found, func(a, b sym.Line) bool { return a.RVA == b.RVA }), nil
 }
 

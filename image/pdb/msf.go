@@ -389,13 +389,13 @@ type lazy[T any] struct {
 	v    T
 }
 
-func (l *lazy[T]) get(make func() (T, error)) (T, error) {
+func (l *lazy[T]) get(read func() (T, error)) (T, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.done {
 		return l.v, nil
 	}
-	v, err := make()
+	v, err := read()
 	if err != nil {
 		return v, err
 	}

@@ -1,6 +1,7 @@
 package pdb
 
 import (
+	"cmp"
 	"slices"
 	"sort"
 )
@@ -119,7 +120,7 @@ func (f *File) omap(which int, what string) ([]omap, error) {
 		}
 		list = append(list, omap{le.Uint32(b), le.Uint32(b[4:])})
 	}
-	byFrom := func(a, b omap) int { return int(int64(a.from) - int64(b.from)) }
+	byFrom := func(a, b omap) int { return cmp.Compare(a.from, b.from) }
 	if !slices.IsSortedFunc(list, byFrom) {
 		slices.SortStableFunc(list, byFrom)
 	}
@@ -200,10 +201,7 @@ type addr struct {
 
 // compare orders addresses.
 func (a addr) compare(b addr) int {
-	if a.seg != b.seg {
-		return int(a.seg) - int(b.seg)
-	}
-	return int(int64(a.off) - int64(b.off))
+	return cmp.Or(cmp.Compare(a.seg, b.seg), cmp.Compare(a.off, b.off))
 }
 
 // within says whether the address is in size bytes from start.

@@ -568,7 +568,6 @@ func (f *File) ByRVA(rva uint32) (sym.Symbol, bool, error) {
 			return best, false, err
 		}
 	}
-	// offer takes a symbol if it is nearer, and says whether it covers the address.
 	covers := func() bool { return found && a.within(at, best.Size) }
 	if !covers() {
 		s, d, ok, err := f.dataBelow(t, l, a)

@@ -2,8 +2,10 @@ package pdb
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"iter"
+	"slices"
 	"sort"
 
 	"openkd/image/sym"
@@ -487,7 +489,7 @@ func (f *File) TypeByName(name string) (sym.TypeID, error) {
 // declarations of defined types are left out.
 func (f *File) unfiled(t *typeStream) ([]hashed, error) {
 	return f.otherTypes.get(func() ([]hashed, error) {
-		defined := map[uint32]struct{}{}
+		var defined []uint32
 		var list, declared []hashed
 		err := t.scan(t.first, 0, t.end, func(ti uint32, _ int64, leaf uint16, body []byte) error {
 			u, ok, err := decodeUDT(leaf, body)
@@ -501,19 +503,20 @@ func (f *File) unfiled(t *typeStream) ([]hashed, error) {
 			case u.prop&propScoped != 0:
 				list = append(list, hashed{h, ti})
 			default:
-				defined[h] = struct{}{}
+				defined = append(defined, h)
 			}
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
+		slices.Sort(defined)
 		for _, e := range declared {
-			if _, ok := defined[e.hash]; !ok {
+			if _, ok := slices.BinarySearch(defined, e.hash); !ok {
 				list = append(list, e)
 			}
 		}
-		sort.SliceStable(list, func(i, j int) bool { return list[i].hash < list[j].hash })
+		slices.SortStableFunc(list, func(a, b hashed) int { return cmp.Compare(a.hash, b.hash) })
 		return list, nil
 	})
 }

@@ -29,7 +29,7 @@ for arch in x86 x64 arm64; do
         runtime.c | publics.c) $CLANG $common -std=c11 -O1 -Wno-everything -c $f -o $o ;;
         classes.cpp) $CLANG $common $debug -std=c++17 -O0 -fexceptions -fcxx-exceptions -Wno-everything -c $f -o $o ;;
         inline.cpp) $CLANG $common $debug -std=c++17 -O2 -c $f -o $o ;;
-        typeinfo.s) $CLANG $common -c $f -o $o ;;
+        typeinfo.s) $CLANG --target=$triple -c $f -o $o ;;
         esac
     done
     (cd $tmp && $LINK /nologo /subsystem:console /nodefaultlib /entry:$cxxstart $extra /Brepro /debug:full \
