@@ -132,7 +132,7 @@ type Frame struct {
 	How     How
 	X86     sym.X86Frame // what the symbol file says, with How FPO
 	Image   Image        // around PC; nil: none known
-	FuncRVA uint32       // start of the function in Image, with How UnwindData or FPO
+	FuncRVA uint32       // start of the function in Image, or of the part of it that is described, with How UnwindData or FPO
 }
 
 // Reason is why a walk ended.

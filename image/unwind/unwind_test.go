@@ -120,6 +120,8 @@ func TestX64Epilogs(t *testing.T) {
 		{name: "tail call through a register", code: "4883C420 5D 5B 48FFE0", depths: []int{0x30, 0x10, 8, 0}},
 		{name: "bnd jmp", code: "4883C420 5D 5B F2E900080000", depths: []int{0x30, 0x10, 8, 0}},
 		{name: "tail call of itself", code: "4883C420 5D 5B E9E5FFFFFF", depths: []int{0x30, 0x10, 8, 0}},
+		{name: "jump out of the body", code: "E900080000", depths: []int{0x30}},
+		{name: "jump through an import out of the body", code: "FF2500080000", depths: []int{0x30}},
 		{name: "jump within the function", code: "EB10 4883C420", depths: []int{0x30, 0x30}},
 		{name: "jump of a switch", code: "FFE0 3EFFE0 FF24C5", depths: []int{0x30, 0x30, 0x30}},
 	} {

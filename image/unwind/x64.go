@@ -255,7 +255,7 @@ func (u *unwinder) x64() error {
 		return err
 	}
 	if u.exact && !u.trap && !u.moved {
-		return u.displaced(before, func() error { return u.x64Function(im, fn, at) })
+		return u.displaced(before, fn, func() error { return u.x64Function(im, fn, at) })
 	}
 	return nil
 }
@@ -270,7 +270,7 @@ func (u *unwinder) x64Leaf(how How) error {
 		return err
 	}
 	if how == Leaf {
-		return u.displaced(before, pop)
+		return u.displaced(before, pe.Function{}, pop)
 	}
 	return nil
 }
@@ -288,9 +288,9 @@ func (u *unwinder) pop() error {
 
 // displaced looks again at a frame whose return address is doubtful: code that
 // has just pushed something, and pops it a moment later, stands on a stack that
-// unwind data does not describe (compilers read the flags so). What is popped
-// before the next branch tells how far it is off.
-func (u *unwinder) displaced(before Regs, again func() error) error {
+// unwind data does not describe (compilers read the flags so). The code up to the
+// next branch tells how far it is off.
+func (u *unwinder) displaced(before Regs, fn pe.Function, again func() error) error {
 	if u.f.Image == nil {
 		return nil
 	}
@@ -298,7 +298,7 @@ func (u *unwinder) displaced(before Regs, again func() error) error {
 	if doubt == afterCall {
 		return nil
 	}
-	n := u.unpopped(u.f.Image, rva(u.f.Image, u.f.PC))
+	n := u.ahead(u.f.Image, fn, rva(u.f.Image, u.f.PC), before.SP, u.r.SP-8)
 	if n == 0 {
 		return nil
 	}
@@ -311,29 +311,38 @@ func (u *unwinder) displaced(before Regs, again func() error) error {
 	return nil
 }
 
-// unpopped runs over straight code from an address and returns how many bytes
-// it pops that it has not pushed.
-func (u *unwinder) unpopped(im Image, at uint32) (off uint64) {
-	depth, most := 0, 0
+// ahead runs over straight code from an address. If it comes to an epilog it
+// returns how far above slot the return address must be, else how many bytes are
+// popped that have not been pushed.
+func (u *unwinder) ahead(im Image, fn pe.Function, at uint32, sp, slot uint64) uint64 {
+	start, most := sp, sp
+	var info x64Info
+	var e epilog
 	for range 8 {
-		b := u.code[:u.readCode(im, at, u.code[:16])]
-		if len(b) == 0 {
+		if ok, err := u.matchEpilog(&e, im, fn, &info, at, sp); err != nil {
+			return 0
+		} else if ok {
+			return e.sp - slot
+		}
+		var b [16]byte
+		n := u.readCode(im, at, b[:])
+		if n == 0 {
 			break
 		}
-		in, err := disasm.Decode(kdproto.MachineAMD64, b, 0, nil)
+		in, err := disasm.Decode(kdproto.MachineAMD64, b[:n], 0, nil)
 		if err != nil || !in.Valid() || in.Kind != disasm.Other {
 			break
 		}
 		switch in.Mnemonic {
 		case "push", "pushfq":
-			depth++
+			sp -= 8
 		case "pop", "popfq":
-			depth--
-			most = max(most, -depth)
+			sp += 8
+			most = max(most, sp)
 		}
 		at += uint32(in.Len)
 	}
-	return uint64(most) * 8
+	return most - start
 }
 
 // readCode reads what there is of code, up to the end of the image.
@@ -422,16 +431,25 @@ func (u *unwinder) x64Function(im Image, fn pe.Function, at uint32) error {
 	r.returned()
 	offset := at - fn.Begin
 	inProlog := offset < uint32(info.prolog)
-	base := r.SP
+	base, setsFP := r.SP, false
 	if info.frameReg != 0 && (!inProlog || info.flags&flagChain != 0 || pastSetFP(&info, offset)) {
-		base = r.X[info.frameReg] - uint64(info.frameOff)
+		// Offsets count from the start of the fixed allocation, to which
+		// GCC adds behind the frame register.
+		var below uint64
+		below, setsFP = info.allocated()
+		base = r.X[info.frameReg] - uint64(info.frameOff) - below
 	}
 	u.f.FP = base
 	if u.exact && !inProlog {
 		if done, err := u.x64Epilog(im, fn, &info, at); done || err != nil {
-			u.f.FuncRVA = fn.Begin
+			if own, err := u.primary(im, fn); err == nil {
+				u.f.FuncRVA = own.Begin
+			}
 			return err
 		}
+	}
+	if setsFP && !inProlog {
+		r.SP = base // without what the body has allocated
 	}
 	machine := false
 	for depth := 0; ; depth++ {
@@ -474,6 +492,22 @@ func pastSetFP(info *x64Info, offset uint32) bool {
 		}
 	}
 	return false
+}
+
+// allocated is how many bytes the prolog takes behind setting up the frame
+// register, if it sets one up; a chained part does not.
+func (info *x64Info) allocated() (n uint64, set bool) {
+	for _, o := range info.ops {
+		switch o.op {
+		case opPushNonvol:
+			n += 8
+		case opAllocLarge, opAllocSmall:
+			n += uint64(o.value)
+		case opSetFPReg:
+			return n, true
+		}
+	}
+	return 0, false
 }
 
 // x64Undo undoes one operation of a prolog.
@@ -540,66 +574,88 @@ func (u *unwinder) x64Epilog(im Image, fn pe.Function, info *x64Info, at uint32)
 		}
 		return false, nil
 	}
-	code := u.code[:u.readCode(im, at, u.code[:])]
-	sp, released, moved := u.r.SP, false, false
-	var regs [len(u.code)]struct {
-		n  int
-		at uint64
+	var e epilog
+	if ok, err := u.matchEpilog(&e, im, fn, info, at, u.r.SP); !ok || err != nil {
+		return false, err
 	}
-	pops := 0
+	if !e.released && e.kind != leaveReturn && e.kind != leaveTrap {
+		// Nothing but a jump: out of the function in the midst of it, as some
+		// exception filters are reached, or behind an epilog.
+		if ret, err := u.stack.u64(e.sp); err != nil || u.credit(ret) != afterCall {
+			return false, nil
+		}
+	}
+	for _, p := range e.pops[:e.n] {
+		v, err := u.stack.u64(p.at)
+		if err != nil {
+			return true, err
+		}
+		if p.reg != x64SP {
+			u.r.Set(p.reg, v)
+		}
+	}
+	u.r.SP, u.moved = e.sp, e.moved
+	if e.kind == leaveTrap {
+		return true, u.machineFrame(false)
+	}
+	if err := u.pop(); err != nil {
+		return true, err
+	}
+	if e.kind == leaveReturn {
+		u.r.SP += uint64(e.arg)
+	}
+	return true, nil
+}
+
+// epilog is what the rest of an epilog does.
+type epilog struct {
+	pops [64]struct { // of these n
+		reg int
+		at  uint64
+	}
+	n        int
+	sp       uint64 // behind the last pop
+	released bool   // something is popped, or stack released
+	moved    bool   // sp comes from the frame register
+	kind     leave
+	arg      uint32
+}
+
+// matchEpilog decodes an epilog, if the code at an address is one.
+func (u *unwinder) matchEpilog(e *epilog, im Image, fn pe.Function, info *x64Info, at uint32, sp uint64) (bool, error) {
+	*e = epilog{sp: sp}
+	code := u.code[:u.readCode(im, at, u.code[:])]
 	for i := 0; i < len(code); {
 		c := code[i:]
 		if n, reg := popAt(c); n != 0 {
-			regs[pops].n, regs[pops].at = reg, sp
-			pops++
-			sp += 8
+			e.pops[e.n].reg, e.pops[e.n].at = reg, e.sp
+			e.n++
+			e.sp += 8
+			e.released = true
 			i += n
-			released = true
 			continue
 		}
 		if n, size := addSP(c); n != 0 {
-			sp += size
+			e.sp += size
+			e.released = true
 			i += n
-			released = true
 			continue
 		}
-		if n, reg, disp := leaSP(c); n != 0 && info.frameReg != 0 && reg == int(info.frameReg) && pops == 0 {
-			sp = u.r.X[reg] + disp
+		if n, reg, disp := leaSP(c); n != 0 && info.frameReg != 0 && reg == int(info.frameReg) && e.n == 0 {
+			e.sp = u.r.X[reg] + disp
+			e.released, e.moved = true, true
 			i += n
-			released, moved = true, true
 			continue
 		}
-		kind, arg := leaveAt(c)
-		switch kind {
+		e.kind, e.arg = leaveAt(c)
+		switch e.kind {
 		case noLeave:
 			return false, nil
 		case leaveJump:
-			if same, err := u.sameFunction(im, fn, at+uint32(i)+arg); same || err != nil {
-				return false, err
-			}
+			same, err := u.sameFunction(im, fn, at+uint32(i)+e.arg)
+			return !same, err
 		case leaveIndirect:
-			if !released {
-				return false, nil // the jump of a switch
-			}
-		}
-		for _, p := range regs[:pops] {
-			v, err := u.stack.u64(p.at)
-			if err != nil {
-				return true, err
-			}
-			if p.n != x64SP {
-				u.r.Set(p.n, v)
-			}
-		}
-		u.r.SP, u.moved = sp, moved
-		if kind == leaveTrap {
-			return true, u.machineFrame(false)
-		}
-		if err := u.pop(); err != nil {
-			return true, err
-		}
-		if kind == leaveReturn {
-			u.r.SP += uint64(arg)
+			return e.released, nil // else the jump of a switch
 		}
 		return true, nil
 	}
@@ -637,6 +693,9 @@ func (u *unwinder) runEpilog(im Image, at uint32) error {
 // sameFunction reports whether a jump target belongs to the function of fn, all
 // its fragments included. A jump to its very start is a call of itself.
 func (u *unwinder) sameFunction(im Image, fn pe.Function, target uint32) (bool, error) {
+	if fn.End == 0 {
+		return false, nil // a leaf
+	}
 	if target >= fn.Begin && target < fn.End {
 		own, err := u.primary(im, fn)
 		return target != own.Begin, err

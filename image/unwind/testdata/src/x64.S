@@ -95,6 +95,32 @@
     ret 0
     .seh_endproc
 
+// As GCC makes frames: the frame register comes first, and what is saved is told
+// from the final stack pointer.
+    FUNCTION framefirst
+    .seh_proc framefirst
+    push rbp
+    .seh_pushreg rbp
+    mov rbp, rsp
+    .seh_setframe rbp, 0
+    push rbx
+    .seh_pushreg rbx
+    sub rsp, 0x58
+    .seh_stackalloc 0x58
+    movaps [rsp+0x30], xmm6
+    .seh_savexmm xmm6, 0x30
+    .seh_endprologue
+    mov ebx, 1
+    pxor xmm6, xmm6
+    sub rsp, 0x20
+    call asmleaf
+    movaps xmm6, [rbp-0x30]
+    lea rsp, [rbp-8]
+    pop rbx
+    pop rbp
+    ret
+    .seh_endproc
+
 // A frame register that is r12, which needs a SIB byte.
     FUNCTION sib
     .seh_proc sib
@@ -251,6 +277,7 @@ case1:
     mov ecx, 2
     call chained
     call far
+    call framefirst
     call sib
     mov ecx, 1
     call tails
