@@ -3,6 +3,14 @@
 // the kind of event. It counts them, and writes them as JSON lines to a stream
 // of their own, one object each, if there is one.
 //
+// The kinds of kdsrv: start and stop of the server; connect and disconnect of a
+// client that proved the password (peer, door, and at the end owner, duration,
+// bytes of the protocol in and out, reason); refuse of a password, a session or
+// a client too many (peer, door, reason); lease, takeover, resume and lost of a
+// session (line, owner, peer, epoch); end of a session (line, owner, duration,
+// bytes of the link in and out, reason); endpsrv, the end that a client asked
+// for. Durations are seconds.
+//
 // It invents nothing: who logs such a line decides what is in it (packages
 // server and transport), keeps passwords out and clients' text short.
 package audit

@@ -29,6 +29,9 @@ func (l *lab) service(t *testing.T) {
 		l.tool("wineserver", arg)
 	}
 	l.start(t, "", "kdsrv.exe", "-noannounce", "-t", "npipe:pipe=awake").shows("listening on")
+	if p := l.start(t, "", "kdsrv.exe", "-status"); p.end() != 0 || !strings.Contains(p.out.text(), "npipe:Pipe=awake") {
+		t.Errorf("-status: %s%s", p.out.text(), p.err.text())
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0") // for a number that is free
 	if err != nil {
 		t.Fatal(err)

@@ -126,19 +126,31 @@ func list(ctx context.Context, dir string) (servers []*status.Server, errs []err
 }
 
 // ask asks one server; nil without an error: it does not run any more.
-func ask(ctx context.Context, file string) (*status.Server, error) {
+func ask(ctx context.Context, file string) (s *status.Server, err error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	c, err := dial(ctx, file)
+	// Twice, because under Wine a pipe may be met that nobody accepts on.
+	for range 2 {
+		s, err = askOnce(ctx, file)
+		var late net.Error
+		if !errors.As(err, &late) || !late.Timeout() {
+			break
+		}
+	}
 	if gone(err) {
 		os.Remove(file)
 		return nil, nil
 	}
+	return s, err
+}
+
+func askOnce(ctx context.Context, file string) (*status.Server, error) {
+	c, err := dial(ctx, file)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(within))
+	c.SetDeadline(time.Now().Add(within / 2))
 	var s status.Server
 	if err := json.NewDecoder(io.LimitReader(c, maxBody)).Decode(&s); err != nil {
 		return nil, err
