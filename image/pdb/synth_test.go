@@ -930,6 +930,9 @@ func TestFullBuckets(t *testing.T) {
 			t.Fatalf("%d in a bucket, %v", to-from, err)
 		}
 		for i, name := range names {
+			if i%8 != 0 {
+				continue
+			}
 			s, err := f.ByName(name)
 			if err != nil || len(s) != 2 || s[0].RVA != 0x20000+uint32(i*8) || s[1].RVA != 0x1000+uint32(i*16) {
 				t.Errorf("disorder %v: ByName(%q) = %+v, %v", disorder, name, s, err)
@@ -1020,7 +1023,7 @@ func TestBoundedAllocation(t *testing.T) {
 		targets = append(targets, int64(b)<<ref0.msf.shift+off)
 	}
 	if testing.Short() {
-		targets = targets[:len(targets)/8]
+		targets = targets[:len(targets)/40]
 	}
 	for _, at := range targets {
 		for _, v := range []uint32{0xffffffff, 0x7fffffff} {
@@ -1084,7 +1087,7 @@ func exercise(r io.ReaderAt, size int64) {
 func TestDamage(t *testing.T) {
 	rounds := 150
 	if testing.Short() {
-		rounds = 15
+		rounds = 4
 	}
 	for _, name := range []string{"x64", "x86"} {
 		raw, err := os.ReadFile("testdata/" + name + ".pdb")
