@@ -126,6 +126,33 @@ func (r *Regs) SetV(i int, v arch.Value) {
 	r.vknown |= 1 << (i & 31)
 }
 
+// Put gives a whole register a value, by the name that package arch gives it;
+// false: there is none of this name in a frame.
+func (r *Regs) Put(name string, v uint64) bool {
+	x, pc, sp, _, _ := names(r.Machine)
+	switch {
+	case name == "":
+		return false
+	case name == pc:
+		r.PC = v
+		return true
+	case name == sp:
+		r.SP = v
+		return true
+	case r.Machine == kdproto.MachineARM64 && name == "x29":
+		name = "fp"
+	case r.Machine == kdproto.MachineARM64 && name == "x30":
+		name = "lr"
+	}
+	for i, n := range x {
+		if n == name {
+			r.Set(i, v)
+			return true
+		}
+	}
+	return false
+}
+
 // Get is the value of a register by the name that package arch gives it, parts
 // of registers (al, w3, xmm6l) included; false when it is not known, or no
 // register of a frame.
@@ -140,6 +167,12 @@ func (r *Regs) Get(name string) (arch.Value, bool) {
 	}
 	off, size := reg.Span()
 	whole, pc, sp, v, n := names(r.Machine)
+	for i, of := range whole {
+		if of == name && of != sp {
+			val, ok := r.Reg(i)
+			return arch.Value{Lo: val}, ok
+		}
+	}
 	// The register that holds these bytes of the record.
 	in := func(of string) bool {
 		w, _ := a.Reg(of)

@@ -56,10 +56,12 @@ type Image interface {
 // frame information of DWARF. It is asked where an image has no unwind data of
 // its own.
 type CFI interface {
-	// Unwind turns the registers of a frame into those of its caller; false:
-	// nothing is known of r.PC. exact says that the frame was interrupted at
-	// r.PC; otherwise r.PC is where a call returns to.
-	Unwind(r *Regs, exact bool, read func(addr uint64, b []byte) error) (bool, error)
+	// Unwind turns the registers of a frame into those of its caller, and
+	// leaves alone those it knows nothing of. exact says that the frame was
+	// interrupted at r.PC; otherwise r.PC is where a call returns to. found:
+	// something is known of r.PC; trap: the caller was interrupted. read reads
+	// the stack; its errors are passed on.
+	Unwind(r *Regs, exact bool, read func(addr uint64, b []byte) error) (found, trap bool, err error)
 }
 
 // Walker is what a walk needs. Memory and ImageAt must be set.
@@ -311,12 +313,18 @@ func (u *unwinder) cfi() (bool, error) {
 	if u.CFI == nil {
 		return false, nil
 	}
-	ok, err := u.CFI.Unwind(u.r, u.exact, u.stack.read)
-	if ok && err == nil {
-		u.f.How = CallFrame
-		u.r.PC, u.r.SP = u.arch.Canon(u.r.PC), u.arch.Canon(u.r.SP)
+	r := *u.r
+	found, trap, err := u.CFI.Unwind(&r, u.exact, u.stack.read)
+	if !found || err != nil {
+		return false, err
 	}
-	return ok, err
+	if !trap {
+		r.returned()
+	}
+	r.PC, r.SP = u.arch.Canon(r.PC), u.arch.Canon(r.SP)
+	*u.r, u.trap = r, trap
+	u.f.How = CallFrame
+	return true, nil
 }
 
 // rva is the offset of an address in an image.

@@ -490,23 +490,41 @@ func TestCFI(t *testing.T) {
 	f := newFake()
 	m, r := chainOf(f, 3, 0x100)
 	f.fns = nil
-	w := &Walker{Memory: m, ImageAt: f.at, CFI: cfiFunc(func(r *Regs, exact bool, read func(uint64, []byte) error) (bool, error) {
+	trap := false
+	w := &Walker{Memory: m, ImageAt: f.at, CFI: cfiFunc(func(r *Regs, exact bool, read func(uint64, []byte) error) (bool, bool, error) {
 		var b [8]byte
 		if err := read(r.SP+0xF8, b[:]); err != nil {
-			return false, err
+			return false, false, err
 		}
-		r.PC, r.SP = le.Uint64(b[:]), r.SP+0x100
-		return true, nil
+		r.Put("rip", le.Uint64(b[:]))
+		r.Put("rsp", r.SP+0x100)
+		r.Put("rbx", 7)
+		r.Put("rax", 8)
+		return true, trap, nil
 	})}
-	l, end := walkOf(w, r, 100)
-	if len(l) != 3 || end.Reason != Bottom || l[0].How != CallFrame || len(m.reads) != 1 {
+	for range 2 {
+		m.reads = nil
+		l, end := walkOf(w, r, 100)
+		if len(l) != 3 || end.Reason != Bottom || l[0].How != CallFrame || len(m.reads) != 1 {
+			t.Fatalf("%d frames, %v", len(l), end)
+		}
+		bx, _ := l[1].Regs.Get("rbx")
+		_, ax := l[1].Regs.Get("rax")
+		if bx.Lo != 7 || ax != trap || l[1].Trap != trap {
+			t.Errorf("rbx %v, rax known %v, trap %v", bx, ax, l[1].Trap)
+		}
+		trap = true
+	}
+	m.to = fakeStack + 0x80
+	m.b = nil
+	if l, end := walkOf(w, r, 100); len(l) != 1 || end.Reason != Unreadable {
 		t.Errorf("%d frames, %v", len(l), end)
 	}
 }
 
-type cfiFunc func(r *Regs, exact bool, read func(addr uint64, b []byte) error) (bool, error)
+type cfiFunc func(r *Regs, exact bool, read func(addr uint64, b []byte) error) (bool, bool, error)
 
-func (c cfiFunc) Unwind(r *Regs, exact bool, read func(addr uint64, b []byte) error) (bool, error) {
+func (c cfiFunc) Unwind(r *Regs, exact bool, read func(addr uint64, b []byte) error) (bool, bool, error) {
 	return c(r, exact, read)
 }
 
@@ -563,6 +581,12 @@ func TestRegs(t *testing.T) {
 			if _, ok := r.Get(name); ok {
 				t.Errorf("%s: %s is no register of a frame", a.Name, name)
 			}
+		}
+		if !none.Put(c.whole, 5) || none.Put("nonsense", 5) || none.Put("", 5) {
+			t.Errorf("%s: Put", a.Name)
+		}
+		if v, ok := none.Get(c.whole); !ok || v.Lo != 5 {
+			t.Errorf("%s: %s is %v %v", a.Name, c.whole, v, ok)
 		}
 		if _, err := FromContext(c.machine, ctx[:100]); err == nil {
 			t.Errorf("%s: a short record is taken", a.Name)
