@@ -197,6 +197,7 @@ type Host struct {
 	resetAt      time.Time
 	resetWaiting bool
 	resetTries   int
+	resetID      uint32 // what it carried
 	resendAt     time.Time
 
 	heard   time.Time // the last sign of life of the target
@@ -948,6 +949,9 @@ func (h *Host) Resync() error {
 		return nil
 	}
 	h.nextIDLocked()
+	if h.resetID == h.sendID {
+		h.sendID += idStep // so that it is no copy of the one before
+	}
 	h.fresh, h.repeat = false, false
 	h.resetLocked()
 	return nil
@@ -956,7 +960,7 @@ func (h *Host) Resync() error {
 // resetLocked sends a RESET of ours, with our next id. Until its answer comes,
 // what arrives was sent before it, copies of the last packet too.
 func (h *Host) resetLocked() {
-	h.resetAt, h.resetWaiting, h.resetTries = time.Now(), true, 1
+	h.resetAt, h.resetWaiting, h.resetTries, h.resetID = time.Now(), true, 1, h.sendID
 	h.controlOutLocked(kdproto.TypeReset, h.sendID)
 }
 
