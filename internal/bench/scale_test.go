@@ -108,7 +108,12 @@ func far(kind string) {
 		silent, err := net.Listen("tcp", "127.0.0.1:0")
 		must(err)
 		go func() {
-			var machines []net.Conn
+			var machines []net.Conn // held: a connection that nobody holds is closed
+			defer func() {
+				for _, m := range machines {
+					m.Close()
+				}
+			}()
 			for {
 				c, err := silent.Accept()
 				if err != nil {

@@ -39,9 +39,6 @@ const (
 
 	fromHost = 0x80
 	padMask  = 0x0F
-
-	// maxSequence is the largest that seven bytes hold.
-	maxSequence = 1<<56 - 1
 )
 
 // Why a datagram is not taken. Each is counted by itself.
