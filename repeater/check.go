@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -43,7 +44,9 @@ func Check(server, client connstr.Transport) error {
 
 // comName is a serial port under one spelling.
 func comName(s string) string {
-	if p, err := filepath.EvalSymlinks(s); err == nil { // /dev/serial/by-id
+	// /dev/serial/by-id. Windows has nothing of the kind, and resolves \\.\com2
+	// to itself.
+	if p, err := filepath.EvalSymlinks(s); err == nil && runtime.GOOS != "windows" {
 		return p
 	}
 	s = strings.ToLower(strings.TrimPrefix(s, `\\.\`))

@@ -34,7 +34,8 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	os.Setenv(rundir.Env, filepath.Join(dir, "run"))
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+	// go-winio has one for all files of a process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Microsoft/go-winio.ioCompletionProcessor"), goleak.Cleanup(func(code int) {
 		os.RemoveAll(dir)
 		os.Exit(code)
 	}))

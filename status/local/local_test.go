@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 		time.Sleep(time.Minute)
 		os.Exit(1)
 	}
-	goleak.VerifyTestMain(m)
+	// go-winio has one for all files of a process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Microsoft/go-winio.ioCompletionProcessor"))
 }
 
 // runDir is short: names of sockets are.

@@ -17,7 +17,8 @@ func TestMain(m *testing.M) {
 		helper()
 		return
 	}
-	goleak.VerifyTestMain(m)
+	// go-winio has one for all files of a process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Microsoft/go-winio.ioCompletionProcessor"))
 }
 
 // helperEnv makes the test binary another program that uses a line: see helper.
