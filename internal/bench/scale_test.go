@@ -117,6 +117,9 @@ func far(kind string) {
 			for {
 				c, err := silent.Accept()
 				if err != nil {
+					for _, c := range machines {
+						c.Close()
+					}
 					return
 				}
 				machines = append(machines, c)
