@@ -152,18 +152,18 @@ func TestImages(t *testing.T) {
 	find(t, f, "srv*"+store, fx.imageWant, fx.imageData)
 	// By the check sum alone, where the time stamp is not known; not in stores.
 	w := fx.imageWant
-	w.Image = &ImageID{0, fx.im.SizeOfImage, fx.im.CheckSum}
+	w.Image = &ImageID{Size: fx.im.SizeOfImage, CheckSum: fx.im.CheckSum}
 	write(t, fx.imageData, dir, fx.image)
 	if fx.im.CheckSum != 0 {
 		find(t, f, dir, w, fx.imageData)
 	}
-	w.Image = &ImageID{fx.im.TimeDateStamp + 1, fx.im.SizeOfImage, 0}
+	w.Image = &ImageID{Timestamp: fx.im.TimeDateStamp + 1, Size: fx.im.SizeOfImage}
 	_, err := f.Find(context.Background(), path(t, dir), w)
 	var mm *MismatchError
 	if !errors.As(err, &mm) || !strings.Contains(mm.Want, "time stamp") || mm.Want == mm.Have {
 		t.Error(err)
 	}
-	w.Image = &ImageID{0, fx.im.SizeOfImage, 0}
+	w.Image = &ImageID{Size: fx.im.SizeOfImage}
 	if _, err := f.Find(context.Background(), path(t, dir), w); err == nil || !strings.Contains(err.Error(), "neither the time stamp") {
 		t.Error(err)
 	}

@@ -61,7 +61,7 @@ func load(t testing.TB, image string) *fixture {
 	}
 	ext := strings.TrimPrefix(filepath.Ext(image), ".")
 	f.pdbWant = Wanted{Name: f.pdb, Ext: ext, PDB: f.cv}
-	f.imageWant = Wanted{Name: image, Ext: ext, Image: &ImageID{f.im.TimeDateStamp, f.im.SizeOfImage, f.im.CheckSum}}
+	f.imageWant = Wanted{Name: image, Ext: ext, Image: &ImageID{f.im.TimeDateStamp, f.im.SizeOfImage, f.im.CheckSum, false}}
 	return f
 }
 

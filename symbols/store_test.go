@@ -43,7 +43,7 @@ func FuzzPointer(f *testing.F) {
 	})
 }
 
-func TestNames(t *testing.T) {
+func TestFileNames(t *testing.T) {
 	for _, ok := range []string{"ntkrnlmp.pdb", "a", "ä.pdb", "a b.pdb", "comx.sys", "com.pdb", "x.y.z", "a+b.pdb", "a%20.pdb", "a#.pdb"} {
 		if !plainName(ok) {
 			t.Errorf("%q refused", ok)

@@ -50,13 +50,20 @@ type ImageID struct {
 	Timestamp uint32 // 0: unknown; then CheckSum must do
 	Size      uint32 // SizeOfImage
 	CheckSum  uint32 // 0: unknown
+	// Header says that they were read in the image's headers, so that 0 is 0:
+	// linkers that make the same image of the same sources set no time stamp.
+	Header bool
 }
 
 func (id ImageID) String() string {
-	if id.Timestamp == 0 {
+	if id.Timestamp == 0 && !id.Header {
 		return fmt.Sprintf("check sum %08X, size %x", id.CheckSum, id.Size)
 	}
-	return fmt.Sprintf("time stamp %08X, size %x", id.Timestamp, id.Size)
+	s := fmt.Sprintf("time stamp %08X, size %x", id.Timestamp, id.Size)
+	if id.Timestamp == 0 {
+		s += fmt.Sprintf(", check sum %08X", id.CheckSum)
+	}
+	return s
 }
 
 func pdbText(guid [16]byte, age uint32) string {
@@ -76,7 +83,7 @@ func (w *Wanted) Key() string {
 	switch {
 	case w.PDB != nil:
 		return w.PDB.Key()
-	case w.Image.Timestamp == 0:
+	case w.Image.Timestamp == 0 && !w.Image.Header:
 		return ""
 	}
 	return fmt.Sprintf("%08X%x", w.Image.Timestamp, w.Image.Size)
@@ -218,12 +225,14 @@ func verifyImage(w *Wanted, path, where string) error {
 	if err != nil {
 		return err
 	}
-	have := ImageID{im.TimeDateStamp, im.SizeOfImage, im.CheckSum}
-	want := *w.Image
+	have, want := ImageID{im.TimeDateStamp, im.SizeOfImage, im.CheckSum, w.Image.Header}, *w.Image
 	same := have.Size == want.Size
 	switch {
 	case want.Timestamp != 0:
+		// Stripping an image changes its check sum.
 		same = same && have.Timestamp == want.Timestamp
+	case want.Header:
+		same = same && have == want
 	case want.CheckSum != 0:
 		same = same && have.CheckSum == want.CheckSum
 		have.Timestamp = 0
