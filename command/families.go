@@ -19,6 +19,7 @@ func families() []*Command {
 		stackCommands,
 		moduleCommands,
 		controlCommands,
+		netCommands,
 	} {
 		all = append(all, f()...)
 	}

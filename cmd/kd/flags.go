@@ -28,6 +28,9 @@ type flags struct {
 	takeOver  bool
 	servers   *string // -QR; nil: not given; "": everywhere
 	password  string  // -passwordfile
+	keygen    bool
+	port      string // -port, of -keygen
+	hostip    string // -hostip, of -keygen
 	version   bool
 	help      bool
 	given     []string // the names of all options
@@ -68,6 +71,9 @@ func options() []option {
 		{[]string{"takeover"}, "", "take the link over from the client that holds it", func(f *flags) { f.takeOver = true }, nil},
 		{[]string{"passwordfile"}, "<file>", "its first line is the password for server=@{} without one (else OPENKD_PASSWORD)", nil, func(f *flags, v string) { f.password = v }},
 		{[]string{"QR"}, "<machine>", "list the servers of a machine, or of the local network; goes with -json alone", nil, func(f *flags, v string) { f.servers = &v }},
+		{[]string{"keygen"}, "", "make a key for network debugging and print what to type on both sides", func(f *flags) { f.keygen = true }, nil},
+		{[]string{"port"}, "<n>", "the UDP port of -keygen (default 50000)", nil, func(f *flags, v string) { f.port = v }},
+		{[]string{"hostip"}, "<address>", "this machine's address for -keygen, as the target reaches it", nil, func(f *flags, v string) { f.hostip = v }},
 		{[]string{"y"}, "<path>", "symbol path (noted, not used yet)", nil, note("y")},
 		{[]string{"i"}, "<path>", "image path (noted, not used yet)", nil, note("i")},
 		{[]string{"srcpath"}, "<path>", "source path (noted, not used yet)", nil, note("srcpath")},
@@ -174,6 +180,17 @@ func (f *flags) check() error {
 	if f.help || f.version {
 		return nil
 	}
+	if f.keygen || f.port != "" || f.hostip != "" {
+		for _, name := range f.given {
+			if name != "keygen" && name != "port" && name != "hostip" {
+				return usageError(fmt.Sprintf("-keygen, -port and -hostip make a key and do nothing else, so -%s does not go with them", name))
+			}
+		}
+		if !f.keygen {
+			return usageError("-port and -hostip belong to -keygen; the port of a link stands in it, as in kd -k net:port=50000,key=<key>")
+		}
+		return nil
+	}
 	if f.servers != nil {
 		for _, name := range f.given {
 			if name != "qr" && name != "json" {
@@ -201,6 +218,9 @@ Links (quote the argument for the shell; in PowerShell use single quotes):
   com:port=<device>,baud=<rate>            a serial port, adapter or pty
   com:pipe,port=<path>[,reconnect]         a virtual machine's Unix socket or Windows pipe
   com:ipport=<TCP port>,port=<address>     serial bytes over TCP
+  net:port=<UDP port>,key=<key>[,target=<host>]
+                                           Windows' network debugging; with target= the machine is asked, and
+                                           drops another debugger
   com:pipe,port=<path>,listen              wait for a machine that connects out (also com:ipport=<n>,listen)
   kdsrv:server=@{tcp:server=<host>,port=<n>,password=<pw>},trans=@{<link>}
                                            any of these on the machine of a kdsrv

@@ -58,6 +58,12 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
 		return listServers(ctx, *f.servers, f.json, discovery.Browse, stdout, stderr)
+	case f.keygen:
+		if err := keygen(stdout, f.port, f.hostip); err != nil {
+			fmt.Fprintln(stderr, "kd:", err)
+			return exitUsage
+		}
+		return 0
 	}
 	f.environment(os.Getenv)
 	if f.noio {

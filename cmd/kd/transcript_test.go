@@ -46,7 +46,7 @@ import (
 //	#remote            the session is about the way to the server, which it starts
 //	                   itself, so it is played once; -k is given
 //	#ports name ...    choose free TCP ports, {name} from then on
-//	#run name program args...   start kdsrv or kdprx and wait until it is ready
+//	#run name program args...   start kdsrv, kdprx or kdtarget and wait until it is ready
 //	#kill name         kill what was started under that name
 //	#over              end the input and wait until the debugger has ended
 //	#machine k=v ...   before the first #kd: processors, seed, modules, quirks,
@@ -84,6 +84,7 @@ var (
 	via        = regexp.MustCompile(`(Remote KD: KdSrv:Server=@\{)[^}]*\}`)
 	lost       = regexp.MustCompile(`((?:connection to \S+ is lost|said anything) \()[^\n]*(\)[:.] )`) // an end or a reset
 	peerPort   = regexp.MustCompile(`(refused by [0-9.]+:)\d+`)
+	offerPort  = regexp.MustCompile(`(come from [0-9.]+:)\d+`)
 	here       = regexp.MustCompile(`(CliCon=)[^",}]*(". Ctrl)`) // this machine's name
 	goBuild    = regexp.MustCompile(`built with go.*`)
 	stages     = regexp.MustCompile(`(?m)^(Connection server reached: .*|Password accepted|Bytes seen)\n`) // -v: of a server, and of packets in pieces
@@ -101,6 +102,7 @@ func normalise(s string, at *stage) string {
 	}
 	s = lost.ReplaceAllString(s, "$1<why>$2")
 	s = peerPort.ReplaceAllString(s, "$1<port>")
+	s = offerPort.ReplaceAllString(s, "$1<port>")
 	s = here.ReplaceAllString(s, "$1<host>$2")
 	s = clock.ReplaceAllString(s, "$1 at (<now>)")
 	s = now.ReplaceAllString(s, "$1 <now>")
@@ -274,6 +276,7 @@ type kdsrvProcess struct {
 	port int
 	exe  string
 	prx  string // the repeater's program
+	vm   string // the program of machines of their own
 }
 
 const srvPassword = "transcript"
@@ -295,8 +298,8 @@ func startServer(t *testing.T) *kdsrvProcess {
 func buildPrograms(t *testing.T) *kdsrvProcess {
 	t.Helper()
 	dir := t.TempDir()
-	s := &kdsrvProcess{exe: filepath.Join(dir, "kdsrv"), prx: filepath.Join(dir, "kdprx")}
-	for _, exe := range []string{s.exe, s.prx} {
+	s := &kdsrvProcess{exe: filepath.Join(dir, "kdsrv"), prx: filepath.Join(dir, "kdprx"), vm: filepath.Join(dir, "kdtarget")}
+	for _, exe := range []string{s.exe, s.prx, s.vm} {
 		if text, err := exec.Command("go", "build", "-o", exe, "openkd/cmd/"+filepath.Base(exe)).CombinedOutput(); err != nil {
 			t.Fatalf("%s does not build: %v\n%s", exe, err, text)
 		}
@@ -528,9 +531,9 @@ func (s *stage) choosePorts(names []string) {
 	}
 }
 
-// runOther starts kdsrv or kdprx and waits for its line.
+// runOther starts kdsrv, kdprx or kdtarget and waits for its line.
 func (s *stage) runOther(name string, args []string) {
-	exe := map[string]string{"kdsrv": s.srv.exe, "kdprx": s.srv.prx}[args[0]]
+	exe := map[string]string{"kdsrv": s.srv.exe, "kdprx": s.srv.prx, "kdtarget": s.srv.vm}[args[0]]
 	cmd := exec.Command(exe, args[1:]...)
 	out := &screen{changed: make(chan struct{}, 1)}
 	cmd.Stdout, cmd.Stderr = out, new(bytes.Buffer)
