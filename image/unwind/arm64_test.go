@@ -550,6 +550,7 @@ func TestARM64Decode(t *testing.T) {
 		{"", armOp{}, "have no end"},
 		{"\xE0\x01", armOp{}, "cut off"},
 		{"\xCB\xC0", armOp{}, "a register that there is not"},
+		{"\xD3\xC0", armOp{}, "a register that there is not"},
 		{"\xE7\x5F\x00", armOp{}, "a register that there is not"},
 		{"\xE7\x0E\xC0", armOp{}, "scalable"},
 		{"\xDF\x01", armOp{}, "not supported"},

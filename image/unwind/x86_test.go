@@ -538,41 +538,66 @@ func TestX86Trap(t *testing.T) {
 	}
 }
 
-// TestX86FPO: parameters of the callee lie above its return address, and what
-// the prolog pushed is found.
+// TestX86FPO: parameters of the callee lie above its return address, and may
+// look like one; what the prolog pushed is found.
 func TestX86FPO(t *testing.T) {
-	f, m := newFake86()
 	// push ebx, push ebp, push esi, sub esp 10h
-	copy(f.b[0x700:], "\x53\x55\x56\x83\xEC\x10")
-	fr := sym.X86Frame{RVA: 0x700, Size: 0x200, Prolog: 6, Locals: 0x10, Params: 8, SavedRegs: 12, UsesEBP: true}
-	w := &Walker{Memory: m, ImageAt: f.at, X86Frame: func(uint64) (sym.X86Frame, bool) { return fr, true }}
-	// Two activations: from the second's locals up.
-	at := uint64(stack86 - 0x100)
-	sp := at
-	for i := range 2 {
-		at += 0x10
-		for k, v := range []uint32{0xE51, 0xEB0, 0xEB1} { // esi, ebp, ebx
-			put86(m, at+4*uint64(k), v+uint32(i)<<16)
-		}
-		put86(m, at+12, uint32(0x80000805))
-		at += 16 + 8 // return address, parameters
-	}
-	l, end := walkOf(w, Regs{Machine: kdproto.MachineI386, PC: fake86 + 0x800, SP: wire(sp)}, 3)
-	if len(l) != 3 || l[0].How != FPO || l[0].X86 != fr || l[0].FuncRVA != 0x700 {
-		t.Fatalf("%d frames, %v", len(l), end)
-	}
-	if l[1].PC != after86Call || l[1].SP != wire(sp+0x10+16) || l[0].CFA != l[1].SP || l[0].FP != l[1].SP-8 {
-		t.Errorf("caller %#x %#x; %+v", l[1].PC, l[1].SP, l[0])
-	}
-	if l[2].PC != after86Call || l[2].SP != wire(sp+0x10+16+8+0x10+16) {
-		t.Errorf("its caller %#x %#x", l[2].PC, l[2].SP)
-	}
-	for i, fr := range l[1:] {
-		for reg, want := range map[int]uint64{x86SI: 0xE51, x86BP: 0xEB0, x86BX: 0xEB1} {
-			if v, ok := fr.Regs.Reg(reg); !ok || v != want+uint64(i)<<16 {
-				t.Errorf("frame %d: %s is %#x %v", i+1, names32[reg], v, ok)
+	free := sym.X86Frame{RVA: 0x700, Size: 0x200, Prolog: 6, Locals: 0x10, Params: 8, SavedRegs: 12, UsesEBP: true}
+	program := free
+	program.HasProgram = true
+	program.Program = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + = $ebx $T0 4 - ^ = $ebp $T0 8 - ^ = $esi $T0 12 - ^ ="
+	// push ebx, push ebp, mov ebp esp, push esi, sub esp 10h
+	framed := free
+	framed.Prolog, framed.UsesEBP = 8, false
+	for _, c := range []struct {
+		name string
+		fr   sym.X86Frame
+		code string
+	}{
+		{"FPO", free, "\x53\x55\x56\x83\xEC\x10"},
+		{"program", program, "\x53\x55\x56\x83\xEC\x10"},
+		{"frame pointer", framed, "\x53\x55\x8B\xEC\x56\x83\xEC\x10"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, m := newFake86()
+			copy(f.b[0x700:], c.code)
+			w := &Walker{Memory: m, ImageAt: f.at, X86Frame: func(uint64) (sym.X86Frame, bool) { return c.fr, true }}
+			// Two activations: from the second's locals up.
+			at := uint64(stack86 - 0x100)
+			sp := at
+			bp := at + 0x10 + 4 // where ebp is saved
+			for i := range 2 {
+				at += 0x10
+				saved := uint32(bp+40) - uint32(i)*0x1000                              // the first activation's frame, then any
+				for k, v := range []uint32{0xE51 + uint32(i)<<16, saved, 0x80000805} { // esi, ebp, ebx, which looks like a return address
+					put86(m, at+4*uint64(k), v)
+				}
+				put86(m, at+12, uint32(0x80000805))
+				at += 16
+				put86(m, at, uint32(0x80000805)) // parameters
+				put86(m, at+4, uint32(0x80000805))
+				at += 8
 			}
-		}
+			r := Regs{Machine: kdproto.MachineI386, PC: fake86 + 0x800, SP: wire(sp)}
+			r.Set(x86BP, bp)
+			l, end := walkOf(w, r, 3)
+			if len(l) != 3 || l[0].How != FPO || l[0].X86 != c.fr || l[0].FuncRVA != 0x700 {
+				t.Fatalf("%d frames, %v", len(l), end)
+			}
+			if l[1].PC != after86Call || l[1].SP != wire(sp+0x10+16) || l[0].CFA != l[1].SP || l[0].FP != l[1].SP-8 {
+				t.Errorf("caller %#x %#x; %+v", l[1].PC, l[1].SP, l[0])
+			}
+			if l[2].PC != after86Call || l[2].SP != wire(sp+0x10+16+8+0x10+16) {
+				t.Errorf("its caller %#x %#x", l[2].PC, l[2].SP)
+			}
+			for i, fr := range l[1:] {
+				for reg, want := range map[int]uint64{x86SI: 0xE51 + uint64(i)<<16, x86BP: bp + 40 - uint64(i)*0x1000, x86BX: 0x80000805} {
+					if v, ok := fr.Regs.Reg(reg); !ok || v != want {
+						t.Errorf("frame %d: %s is %#x %v, want %#x", i+1, names32[reg], v, ok, want)
+					}
+				}
+			}
+		})
 	}
 }
 

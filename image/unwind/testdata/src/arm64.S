@@ -108,6 +108,39 @@
     ret
     .seh_endproc
 
+// The pair after the last integer registers.
+    FUNCTION nextfloat
+    .seh_proc nextfloat
+    stp x25, x26, [sp, #-80]!
+    .seh_save_regp_x x25, 80
+    stp x27, x28, [sp, #16]
+    .seh_save_next
+    stp d8, d9, [sp, #32]
+    .seh_save_next
+    stp d10, d11, [sp, #48]
+    .seh_save_next
+    str x30, [sp, #64]
+    .seh_save_reg x30, 64
+    .seh_endprologue
+    mov x26, #1
+    fmov d9, #1.0
+    fmov d11, #2.0
+    bl asmleaf
+    .seh_startepilogue
+    ldr x30, [sp, #64]
+    .seh_save_reg x30, 64
+    ldp d10, d11, [sp, #48]
+    .seh_save_next
+    ldp d8, d9, [sp, #32]
+    .seh_save_next
+    ldp x27, x28, [sp, #16]
+    .seh_save_next
+    ldp x25, x26, [sp], #80
+    .seh_save_regp_x x25, 80
+    .seh_endepilogue
+    ret
+    .seh_endproc
+
 // Large allocations, a pair with lr, and two epilogs, one of which tail calls.
     FUNCTION largeframe
     .seh_proc largeframe
