@@ -208,6 +208,9 @@ func parseAbbrevs(c *cursor, s shape, only uint64) (*abbrevs, error) {
 			if form == 0 && at == 0 || c.bad {
 				break
 			}
+			if len(specs)-first == maxAttrs {
+				return nil, malformed("abbreviations", "%d has more than %d attributes", code, maxAttrs)
+			}
 			sp := spec{at: std.Attr(min(at, math.MaxUint32)), form: uint16(min(form, math.MaxUint16))}
 			if sp.form == formImplicitConst {
 				sp.implicit = c.sleb()

@@ -637,8 +637,8 @@ func (f *File) stackPointer() string {
 }
 
 // program writes an expression as a frame program of package sym; false: it
-// needs an operation that such a program does not have. cfa: the expression
-// finds the frame address on the stack.
+// needs an operation that such a program does not have. cfa: it makes use of the
+// frame address, which it finds on the stack.
 func (f *File) program(expr []byte, cfa bool) ([]string, bool) {
 	var out []string
 	depth := 0
@@ -712,32 +712,42 @@ func (f *File) X86Frame(rva uint32) (sym.X86Frame, bool, error) {
 	if !ok || err != nil {
 		return sym.X86Frame{}, false, err
 	}
-	// The frame address first: it counts from what the rest replaces.
-	cfa, ok := f.words(&row.CFA, false)
-	if !ok || row.CFA.Kind == 0 {
+	// First what counts from registers, which the rest replaces: $T0 is the
+	// frame address.
+	cfa, ok := f.words(&row.CFA)
+	if !ok {
 		return sym.X86Frame{}, false, nil
 	}
-	words := append([]string{"$T0"}, cfa...)
-	words = append(words, "=")
+	words := append(append([]string{"$T0"}, cfa...), "=")
+	var last []string
 	fr := sym.X86Frame{RVA: row.RVA, Size: row.Size, HasProgram: true, Params: f.params86(rva)}
 	known := map[string]bool{}
-	for _, r := range row.Regs {
-		w, ok := f.words(&r.Rule, true)
+	for i, r := range row.Regs {
+		w, ok := f.words(&r.Rule)
 		if r.Kind == Undefined && r.Reg == row.Return {
 			w, ok = []string{"0"}, true // the end of the stack
 		}
-		if !ok {
+		if r.Kind == Undefined && !ok {
 			continue
 		}
+		if !ok {
+			return sym.X86Frame{}, false, nil
+		}
 		known[r.Reg] = true
-		words = append(append(append(words, "$"+r.Reg), w...), "=")
-		if r.Kind == Saved && r.Reg != row.Return {
+		if w[0] != "$T0" {
+			temp := "$T" + strconv.Itoa(i+1)
+			words = append(append(append(words, temp), w...), "=")
+			w = []string{temp}
+		}
+		last = append(append(append(last, "$"+r.Reg), w...), "=")
+		if r.Kind != Value && r.Kind != ValueExpression && r.Reg != row.Return {
 			fr.SavedRegs += 4
 		}
 		if r.Reg == "ebp" && row.CFA.Reg == "esp" {
 			fr.UsesEBP = true
 		}
 	}
+	words = append(words, last...)
 	if !known["esp"] {
 		words = append(words, "$esp", "$T0", "=")
 	}
@@ -746,15 +756,17 @@ func (f *File) X86Frame(rva uint32) (sym.X86Frame, bool, error) {
 }
 
 // words is a rule as a piece of a frame program; false: it cannot be one.
-func (f *File) words(r *Rule, cfa bool) ([]string, bool) {
+func (f *File) words(r *Rule) ([]string, bool) {
 	var words []string
 	switch {
 	case r.Kind == Undefined || r.Kind == 0:
 		return nil, false
 	case r.expr != nil:
 		var ok bool
-		if words, ok = f.program(r.expr, cfa); !ok {
-			return nil, false
+		if words, ok = f.program(r.expr, false); !ok {
+			if words, ok = f.program(r.expr, true); !ok {
+				return nil, false
+			}
 		}
 	default:
 		words = []string{"$T0"}

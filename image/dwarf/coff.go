@@ -42,45 +42,12 @@ type coffTable struct {
 
 func (t *coffTable) hash(name string) uint32 { return uint32(maphash.String(t.seed, name)) }
 
-// publics reads the COFF symbol table.
+// publics are the symbols of the COFF symbol table. With an error they are those
+// that could be read.
 func (f *File) publics() (*coffTable, error) {
 	return f.coff.get(func() (*coffTable, error) {
 		t := &coffTable{seed: maphash.MakeSeed()}
-		if f.symbolCount == 0 {
-			return t, nil
-		}
-		names, err := f.coffStrings()
-		if err != nil {
-			return t, err
-		}
-		const batch = 2048
-		buf := make([]byte, batch*coffSymbol)
-		skip := 0
-		for n := 0; n < int(f.symbolCount); {
-			b := buf[:min(batch, int(f.symbolCount)-n)*coffSymbol]
-			if err := f.r.read(b, f.symbols+int64(n)*coffSymbol); err != nil {
-				return t, fmt.Errorf("COFF symbol table: %w", err)
-			}
-			for ; len(b) > 0; b = b[coffSymbol:] {
-				n++
-				if skip > 0 {
-					skip--
-					continue
-				}
-				skip = int(b[17]) // auxiliary records
-				p, ok, e := f.public(b, names)
-				if e != nil && err == nil {
-					err = e
-				}
-				if !ok {
-					continue
-				}
-				plain := f.plain(p.linkage)
-				p.hash = t.hash(stem(plain))
-				t.statics = t.statics || p.class == coffStatic
-				t.list = append(t.list, p)
-			}
-		}
+		err := t.read(f)
 		// Of several at one address those that other files see come first.
 		slices.SortStableFunc(t.list, func(a, b public) int {
 			return cmp.Or(cmp.Compare(a.rva, b.rva), cmp.Compare(a.class, b.class))
@@ -96,6 +63,43 @@ func (f *File) publics() (*coffTable, error) {
 		}
 		return t, err
 	})
+}
+
+// read reads the COFF symbol table.
+func (t *coffTable) read(f *File) error {
+	if f.symbolCount == 0 {
+		return nil
+	}
+	names, damage := f.coffStrings()
+	room := 16*len(names) + 1<<20 // bytes of names: they may share their ends, within reason
+	const batch = 2048
+	buf := make([]byte, min(batch, int64(f.symbolCount))*coffSymbol)
+	skip := 0
+	for n := int64(0); n < int64(f.symbolCount); {
+		b := buf[:min(batch, int64(f.symbolCount)-n)*coffSymbol]
+		if err := f.r.read(b, f.symbols+n*coffSymbol); err != nil {
+			return fmt.Errorf("COFF symbol table: %w", err)
+		}
+		for ; len(b) > 0; b = b[coffSymbol:] {
+			n++
+			if skip > 0 {
+				skip--
+				continue
+			}
+			skip = int(b[17]) // auxiliary records
+			p, ok, err := f.public(b, names)
+			if damage = cmp.Or(damage, err); !ok {
+				continue
+			}
+			if room -= len(p.linkage); room < 0 {
+				return malformed("COFF string table", "the names are longer than the table")
+			}
+			p.hash = t.hash(stem(f.plain(p.linkage)))
+			t.statics = t.statics || p.class == coffStatic
+			t.list = append(t.list, p)
+		}
+	}
+	return damage
 }
 
 // coffStrings is the string table, with its four bytes of size.

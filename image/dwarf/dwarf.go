@@ -30,6 +30,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"openkd/image/pe"
 	"openkd/image/sym"
@@ -61,6 +62,7 @@ const (
 	maxMembers   = 1 << 18  // of one structure, those of anonymous members included
 	maxProgram   = 4096     // bytes of a frame program
 	maxAbbrevs   = 1 << 20  // of one table
+	maxAttrs     = 256      // of one abbreviation
 	maxExprSteps = 1 << 12  // operations of one expression
 )
 
@@ -94,8 +96,9 @@ type File struct {
 	index   lazy[*index]
 	fdes    lazy[[]fde]
 
-	units *cache[uint32, *unit]
-	lines *cache[uint32, *lineTable]
+	decoded atomic.Int64 // bytes of units, over and over
+	units   *cache[uint32, *unit]
+	lines   *cache[uint32, *lineTable]
 }
 
 // Open opens the image at path.
@@ -129,14 +132,7 @@ func New(r io.ReaderAt, size int64) (*File, error) {
 		units: newCache[uint32, *unit](keepUnits),
 		lines: newCache[uint32, *lineTable](keepLines),
 	}
-	for name, s := range map[string]*section{
-		".debug_info": &f.info, ".debug_abbrev": &f.abbrev, ".debug_str": &f.str, ".debug_line_str": &f.lineStr,
-		".debug_line": &f.line, ".debug_aranges": &f.aranges, ".debug_ranges": &f.ranges, ".debug_rnglists": &f.rnglists,
-		".debug_loc": &f.loc, ".debug_loclists": &f.loclists, ".debug_addr": &f.addrs,
-		".debug_str_offsets": &f.strOffsets, ".debug_frame": &f.frame, ".eh_frame": &f.ehFrame,
-	} {
-		s.r, s.name = f.r, name
-	}
+	f.name()
 	for i := range im.Sections {
 		s := &im.Sections[i]
 		for _, d := range f.sections() {
@@ -169,6 +165,18 @@ func New(r io.ReaderAt, size int64) (*File, error) {
 		return nil, malformed("COFF symbol table", "it ends at %#x of the file, which has %#x bytes: the file is truncated", end, size)
 	}
 	return f, nil
+}
+
+// name gives the sections their names.
+func (f *File) name() {
+	for name, s := range map[string]*section{
+		".debug_info": &f.info, ".debug_abbrev": &f.abbrev, ".debug_str": &f.str, ".debug_line_str": &f.lineStr,
+		".debug_line": &f.line, ".debug_aranges": &f.aranges, ".debug_ranges": &f.ranges, ".debug_rnglists": &f.rnglists,
+		".debug_loc": &f.loc, ".debug_loclists": &f.loclists, ".debug_addr": &f.addrs,
+		".debug_str_offsets": &f.strOffsets, ".debug_frame": &f.frame, ".eh_frame": &f.ehFrame,
+	} {
+		s.r, s.name = f.r, name
+	}
 }
 
 func (f *File) sections() []*section {
@@ -219,6 +227,18 @@ func (l *lazy[T]) get(make func() (T, error)) (T, error) {
 	return l.v, l.err
 }
 
+// effort bounds how often one answer decodes the same units, which a file could
+// make it do by turns: the function it returns says when that is too often.
+func (f *File) effort() func() error {
+	limit := f.decoded.Load() + 16*int64(f.info.size) + 64<<20
+	return func() error {
+		if f.decoded.Load() > limit {
+			return malformed(f.info.name, "the units refer to one another in a way that would take too long to follow")
+		}
+		return nil
+	}
+}
+
 // work bounds what one answer may cost, where a file could make lists of lists.
 type work struct{ left int }
 
@@ -226,7 +246,7 @@ func newWork() *work { return &work{maxSteps} }
 
 func (w *work) do(n int) error {
 	if w.left -= n; w.left < 0 {
-		return malformed("lists", "more than %d steps for one answer", maxSteps)
+		return malformed("lists", "more steps for one answer than a sound file takes")
 	}
 	return nil
 }

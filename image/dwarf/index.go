@@ -82,7 +82,7 @@ type index struct {
 // names makes the index. Its error is in it: what could be read is there.
 func (f *File) names() *index {
 	ix, _ := f.index.get(func() (*index, error) {
-		b := builder{f: f, w: newWork()}
+		b := builder{f: f, w: newWork(), effort: f.effort()}
 		b.types = map[typeKey]typeRef{}
 		b.room = 2*(int(f.info.size)+int(f.str.size)) + 1<<20
 		b.abbrevs = 4*int(f.abbrev.size) + 1<<20
@@ -113,6 +113,7 @@ type builder struct {
 	index
 	f       *File
 	w       *work
+	effort  func() error
 	dies    []die // memory for the entries of a unit
 	room    int   // bytes of names that may still be kept
 	abbrevs int   // bytes of abbreviations that may still be read
@@ -211,7 +212,10 @@ func (b *builder) typ(i int, tag std.Tag, prefix string, good found) (string, er
 		if _, ok := u.attr(i, std.AttrSpecification); !ok {
 			return "", nil
 		}
-		var err error
+		err := cmp.Or(b.effort(), b.w.do(maxDepth/8))
+		if err != nil {
+			return "", err
+		}
 		if key.name, err = (entry{u, i}).qualified(); err != nil || key.name == "" {
 			return "", err
 		}
@@ -293,6 +297,9 @@ func (b *builder) place(list *[]place, i int, rva uint32) error {
 // name is that of a procedure or a variable.
 func (b *builder) name(i int) (string, error) {
 	name, err := entry{b.u, i}.linkName()
+	if err == nil {
+		err = b.effort()
+	}
 	if b.room -= len(name); b.room < 0 && err == nil {
 		err = malformed(b.f.info.name, "the names of symbols are longer than the file")
 	}

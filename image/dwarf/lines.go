@@ -466,9 +466,15 @@ func (f *File) Addresses(file string, line uint32) ([]sym.Line, error) {
 		if h.kind != unitCompile && h.kind != unitPartial {
 			continue
 		}
+		if w.left < 0 {
+			break
+		}
 		u, err := f.rootOnly(h)
 		if err == nil && (!u.hasLine || seen[u.lineOff]) {
 			continue
+		}
+		if err == nil {
+			err = w.do(u.tab.size)
 		}
 		if err == nil {
 			seen[u.lineOff] = true

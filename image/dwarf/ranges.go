@@ -53,8 +53,14 @@ func (f *File) extents() ([]extent, error) {
 			if known[h.off] || h.kind != unitCompile && h.kind != unitPartial {
 				continue
 			}
+			if w.left < 0 {
+				break
+			}
 			var spans []span
 			u, err := f.rootOnly(h)
+			if err == nil {
+				err = w.do(u.tab.size)
+			}
 			if err == nil {
 				spans, err = u.spans(0, w)
 			}
@@ -386,6 +392,9 @@ func (u *unit) pieces(i int, w *work) ([]function, error) {
 // at finds the unit and the procedure around an address. Without procedure the
 // unit is nil where no unit has the address either.
 func (f *File) at(rva uint32) (*unit, *function, error) {
+	if !f.Private() {
+		return nil, nil, nil
+	}
 	all, err := f.extents()
 	var found *unit
 	tried := map[uint32]bool{}

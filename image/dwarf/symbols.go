@@ -132,6 +132,7 @@ func (f *File) own(e entry, rva, size uint32) (sym.Symbol, error) {
 // or in C with only part of what x86 compilers put around it.
 func (f *File) ByName(name string) ([]sym.Symbol, error) {
 	t, damage := f.publics()
+	effort := f.effort()
 	var list []sym.Symbol
 	add := func(s sym.Symbol) {
 		for i := range list {
@@ -156,6 +157,9 @@ func (f *File) ByName(name string) ([]sym.Symbol, error) {
 		}
 		if s := f.full(t, i); exact || s.Name == name {
 			add(s)
+		}
+		if err := effort(); err != nil {
+			return list, err
 		}
 	}
 	part := component(name)
@@ -196,6 +200,9 @@ func (f *File) ByName(name string) ([]sym.Symbol, error) {
 					damage = cmp.Or(damage, err)
 				case s.Name == name || f.spelled(s.Linkage, name):
 					add(s)
+				}
+				if err := effort(); err != nil {
+					return list, err
 				}
 			}
 		}
@@ -346,6 +353,7 @@ func (f *File) Symbols(match func(name string) bool) iter.Seq2[sym.Symbol, error
 			ix = f.names()
 			damage = cmp.Or(damage, ix.err)
 		}
+		effort := f.effort()
 		used := map[uint32]bool{} // entries that the linker has a name for
 		for i := range t.list {
 			p := &t.list[i]
@@ -370,14 +378,20 @@ func (f *File) Symbols(match func(name string) bool) iter.Seq2[sym.Symbol, error
 			if match(name) && !yield(f.full(t, i), nil) {
 				return
 			}
+			if err := effort(); err != nil {
+				yield(sym.Symbol{}, err)
+				return
+			}
 		}
 		for _, places := range [][]place{ix.funcs, ix.vars} {
 			for k := range places {
 				if p := &places[k]; !used[p.off] && match(display(p.name)) {
 					s, err := f.placed(p)
-					if err != nil {
-						damage = cmp.Or(damage, err)
-					} else if !yield(s, nil) {
+					if damage = cmp.Or(damage, err); err == nil && !yield(s, nil) {
+						return
+					}
+					if err := effort(); err != nil {
+						yield(sym.Symbol{}, err)
 						return
 					}
 				}

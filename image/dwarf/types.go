@@ -439,18 +439,21 @@ func (f *File) Members(id sym.TypeID) ([]sym.Member, error) {
 			list = append(list, m)
 		}
 	case std.TagStructType, std.TagClassType, std.TagUnionType:
-		err = f.members(e, 0, 0, &list)
+		err = f.members(e, 0, 0, &list, &work{4 * maxMembers})
 	}
 	return list, err
 }
 
 // members adds the members of e, which lies at an offset of the structure that
 // is asked about.
-func (f *File) members(e entry, at uint64, depth int, list *[]sym.Member) error {
+func (f *File) members(e entry, at uint64, depth int, list *[]sym.Member, w *work) error {
 	if depth > maxHops {
 		return malformed(f.info.name, "structure at %#x is within itself", e.off())
 	}
 	for c := range e.children {
+		if err := w.do(1); err != nil {
+			return err
+		}
 		tag := c.tag()
 		if tag != std.TagMember && tag != std.TagInheritance && tag != std.TagVariable {
 			continue
@@ -482,7 +485,7 @@ func (f *File) members(e entry, at uint64, depth int, list *[]sym.Member) error 
 			if inner, ok, err := f.aggregate(c); err != nil {
 				return err
 			} else if ok {
-				if err := f.members(inner, m.Offset, depth+1, list); err != nil {
+				if err := f.members(inner, m.Offset, depth+1, list, w); err != nil {
 					return err
 				}
 				continue

@@ -167,6 +167,7 @@ type unit struct {
 func (f *File) unit(h header) (*unit, error) {
 	return f.units.get(h.off, func() (*unit, int, error) {
 		u := &unit{header: h, f: f}
+		f.decoded.Add(int64(h.end - h.off))
 		if err := u.decode(false, nil); err != nil {
 			return nil, 0, err
 		}
