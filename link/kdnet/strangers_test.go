@@ -15,17 +15,6 @@ import (
 	"openkd/link"
 )
 
-// pair is a host and a target that have met.
-func pair(t testing.TB, key Key) (*Host, *Target) {
-	t.Helper()
-	cfg := quick(key)
-	cfg.Retransmit, cfg.Silence = 200*time.Millisecond, time.Minute
-	h := listen(t, cfg)
-	k := newTarget(t, quickTarget(key, h.Port()))
-	meet(t, h, k)
-	return h, k
-}
-
 // meet brings both to the first stop.
 func meet(t testing.TB, h *Host, k *Target) link.Packet {
 	t.Helper()
