@@ -239,6 +239,7 @@ func TestWindows(t *testing.T) {
 		}
 		t.Run("shared port", func(t *testing.T) { l.lines(t, want) })
 	})
+	t.Run("suites", l.suites)
 	t.Run("demonstration", l.demo)
 	t.Run("pipe", l.pipe)
 	t.Run("ctrl+c", l.ctrlC)
