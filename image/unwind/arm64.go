@@ -423,7 +423,7 @@ func (u *unwinder) armFunction(im Image, at uint32) (pe.Function, bool, error) {
 func (u *unwinder) armLeaf(how How) error {
 	lr, ok := u.r.Reg(arm64LR)
 	if !ok {
-		return &errEnd{End{NoImage, u.f.PC, nil}}
+		return errNoData
 	}
 	u.f.How = how
 	u.r.returned()
@@ -453,8 +453,6 @@ func (u *unwinder) armChain() error {
 	r.Set(arm64FP, le.Uint64(b[:]))
 	return nil
 }
-
-var errNoData = errors.New("the image has none for code that called something, and there is no frame pointer")
 
 // afterBL reports whether a bl or blr ends at an address.
 func (u *unwinder) afterBL(im Image, at uint32) bool {

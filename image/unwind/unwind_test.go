@@ -490,6 +490,21 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
+// TestNoUnwindData: code that called something must have unwind data; what lies
+// on top of its stack is believed only if it is behind a call.
+func TestNoUnwindData(t *testing.T) {
+	f := newFake()
+	m, r := chainOf(f, 1, 0x100)
+	f.fns = nil
+	m.put(fakeStack, afterFakeCall, 8)
+	m.put(fakeStack+8, afterFakeCall, 8)
+	m.put(fakeStack+16, fakeBase+0x900, 8)
+	l, end := walkOf(&Walker{Memory: m, ImageAt: f.at}, r, 100)
+	if len(l) != 3 || l[0].How != Leaf || l[1].How != Guess || l[2].How != None || end.Reason != BadData || !errors.Is(end.Err, errNoData) {
+		t.Errorf("%d frames, %v", len(l), end)
+	}
+}
+
 func TestCFI(t *testing.T) {
 	f := newFake()
 	m, r := chainOf(f, 3, 0x100)

@@ -13,6 +13,7 @@ import (
 var (
 	errShort     = errors.New("the memory ends there")
 	errScattered = errors.New("the stack is scattered over too many places")
+	errNoData    = errors.New("the image has none for code that called something, and nothing else tells its caller")
 	errChain     = errors.New("the chain of unwind data is too long, or goes in a circle")
 )
 
@@ -39,11 +40,8 @@ const (
 )
 
 const (
-	maxChain   = 32   // chained entries of one function
-	indirect   = 1    // bit of pe.Function.Data: it points to another entry
-	maxEpilogs = 255  // epilog codes of one function
-	maxProlog  = 0xFF // bytes
-	maxImage   = 1 << 31
+	maxChain = 32 // chained entries of one function
+	indirect = 1  // bit of pe.Function.Data: it points to another entry
 )
 
 // x64Op is one unwind code, undone by moving the stack pointer up by Value or
@@ -271,6 +269,9 @@ func (u *unwinder) x64Leaf(how How) error {
 	}
 	if how == Leaf {
 		return u.displaced(before, pe.Function{}, pop)
+	}
+	if !u.exact && u.r.PC != 0 && u.credit(u.r.PC) != afterCall {
+		return errNoData
 	}
 	return nil
 }

@@ -14,7 +14,6 @@ import (
 // Offsets of KTRAP_FRAME of x86, which have never changed.
 const (
 	trapArgMark = 0x08
-	trapSegCs2  = 0x10 // TempSegCs
 	trapEsp2    = 0x14 // TempEsp
 	trapEdx     = 0x3C
 	trapEcx     = 0x40

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds the images next to this folder from the sources in it. Needs clang and
-# lld (Debian packages of these names, version 14 or newer). The same tools give
-# the same bytes again.
+# Builds the images next to this folder from the sources in it. Needs clang, lld
+# and llvm (Debian packages of these names, version 14 or newer). The same tools
+# give the same bytes again.
 set -eu
 cd "$(dirname "$0")"
 CLANG=${CLANG:-clang}
