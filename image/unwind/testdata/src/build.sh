@@ -19,7 +19,7 @@ link() { # image machine entry objects and options
     image=$1 machine=$2 entry=$3
     shift 3
     (cd "$tmp" && $LINK /nologo /machine:"$machine" /subsystem:native /driver /nodefaultlib /Brepro /base:0x400000 /debug:full \
-        /pdbaltpath:"${image%.*}.pdb" /pdb:"${image%.*}.pdb" /out:"$image" /entry:"$entry" /opt:noref /opt:noicf "$@")
+        /pdbsourcepath:'c:\unwind' /pdbaltpath:"${image%.*}.pdb" /pdb:"${image%.*}.pdb" /out:"$image" /entry:"$entry" /opt:noref /opt:noicf "$@")
     cp "$tmp/$image" ../
 }
 
