@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// loop is a socket that gives back what is written to it.
-type loop struct{ sent [][]byte }
+// loopback is a socket that gives back what is written to it.
+type loopback struct{ sent [][]byte }
 
-func (l *loop) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+func (l *loopback) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	if len(l.sent) == 0 {
 		return 0, netip.AddrPort{}, net.ErrClosed
 	}
@@ -19,20 +19,20 @@ func (l *loop) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	return n, netip.AddrPort{}, nil
 }
 
-func (l *loop) WriteToUDPAddrPort(b []byte, _ netip.AddrPort) (int, error) {
+func (l *loopback) WriteToUDPAddrPort(b []byte, _ netip.AddrPort) (int, error) {
 	l.sent = append(l.sent, b)
 	return len(b), nil
 }
 
-func (l *loop) LocalAddr() net.Addr { return &net.UDPAddr{} }
-func (l *loop) Close() error        { return nil }
+func (l *loopback) LocalAddr() net.Addr { return &net.UDPAddr{} }
+func (l *loopback) Close() error        { return nil }
 
 // Each kind of fault does what it says, as often as its chance, and the same
 // with the same seed.
 func TestPackets(t *testing.T) {
 	const n = 1000
 	run := func(c Config) (numbers []uint32, noise int, counts PacketCounts) {
-		below := &loop{}
+		below := &loopback{}
 		p := NewPackets(below, c)
 		for i := range uint32(n) {
 			p.WriteToUDPAddrPort(append(binary.LittleEndian.AppendUint32(nil, i), make([]byte, 60)...), netip.AddrPort{})
