@@ -41,11 +41,16 @@ type Options struct {
 // that do not talk to the target; it must not wait for Run.
 type Sink interface{ Event(Event) }
 
-// Symbols answers names. Implementations must not talk to the target.
+// Symbols answers names.
+//
+// Concurrency: from any goroutine.
 type Symbols interface {
-	// Lookup finds the address of a name such as "nt!KeBugCheckEx".
-	Lookup(name string) (addr uint64, ok bool)
-	// Name finds the nearest name at or below an address and the distance.
+	// Lookup finds the address of a name such as "nt!KeBugCheckEx". It may look
+	// for symbol files, and ask the target which ones. The error says why there
+	// is none.
+	Lookup(ctx context.Context, name string) (addr uint64, err error)
+	// Name finds the nearest name at or below an address and the distance. It
+	// neither waits nor talks to the target.
 	Name(addr uint64) (name string, displacement uint64, ok bool)
 }
 

@@ -587,14 +587,9 @@ func containsAddr(list []uint64, a uint64) bool {
 // ErrNoName says that a name is not known.
 var ErrNoName = errors.New("no such name")
 
-// Lookup finds the address of a name: a symbol, where there are symbols, or a
-// module. It may read the module list.
+// Lookup finds the address of a name: that of a module, or a symbol where there
+// are symbols. It may read the module list and load symbols.
 func (e *Engine) Lookup(ctx context.Context, name string) (uint64, error) {
-	if s := e.opt.Symbols; s != nil {
-		if v, ok := s.Lookup(name); ok {
-			return v, nil
-		}
-	}
 	if v, ok := e.baseOf(name); ok {
 		return v, nil
 	}
@@ -602,14 +597,23 @@ func (e *Engine) Lookup(ctx context.Context, name string) (uint64, error) {
 	read := e.mods.read
 	e.mu.Unlock()
 	if !read {
-		if _, err := e.Modules(ctx); err != nil {
-			return 0, err
-		}
+		_, err := e.Modules(ctx)
 		if v, ok := e.baseOf(name); ok {
 			return v, nil
 		}
+		if err != nil {
+			return 0, err
+		}
 	}
-	return 0, fmt.Errorf("%w as %q", ErrNoName, name)
+	s := e.opt.Symbols
+	if s == nil {
+		return 0, fmt.Errorf("%w as %q", ErrNoName, name)
+	}
+	v, err := s.Lookup(ctx, name)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrNoName, err)
+	}
+	return v, nil
 }
 
 // Name finds the nearest name at or below an address and the distance, without

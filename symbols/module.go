@@ -180,6 +180,7 @@ func (e *NoSymbolsError) Unwrap() error { return e.Err }
 // module is a module of a Set, which is guarded by Set.mu, but for loading.
 type module struct {
 	Module
+	said Module // what Update was told; headers may say more, and other things
 	// loading holds a token while somebody looks for its symbols.
 	loading chan struct{}
 
@@ -195,6 +196,7 @@ type module struct {
 	gone       bool
 
 	open   *openFile // nil: none, or closed to save room
+	handle *handle   // for who holds the file; nil: not asked for
 	tick   uint64    // of the last use
 	misses map[string]struct{}
 

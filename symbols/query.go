@@ -461,7 +461,10 @@ func (s *Set) File(ctx context.Context, base uint64, o LoadOptions) (sym.File, e
 	if m.state == Deferred || m.state == None {
 		return nil, &NoSymbolsError{m.Name, m.err}
 	}
-	return &handle{s, m, m.id, m.private}, nil
+	if m.handle == nil {
+		m.handle = &handle{s, m, m.id, m.private}
+	}
+	return m.handle, nil
 }
 
 // Image is the file of the module at a base, found along the image path, or on

@@ -101,12 +101,15 @@ func (s *Set) Update(mods []Module) {
 			n.Name = ModuleName(n.Image)
 		}
 		m := old[n.Base]
-		if m != nil && m.same(&n) {
+		if m != nil && m.said.same(&n) {
 			delete(old, n.Base)
-			m.learn(n)
+			if m.said != n {
+				m.learn(n)
+			}
 		} else {
 			m = &module{Module: n, loading: make(chan struct{}, 1)}
 		}
+		m.said = n
 		s.mods = append(s.mods, m)
 	}
 	for _, m := range old {
@@ -133,9 +136,11 @@ func (s *Set) unchanged(mods []Module) bool {
 		return false
 	}
 	for i := range mods {
-		m, n := s.mods[i], &mods[i]
-		if m.Base != n.Base || m.Size != n.Size && n.Size != 0 || m.Image != n.Image || m.Name != n.Name && n.Name != "" ||
-			m.Timestamp != n.Timestamp && n.Timestamp != 0 || m.CheckSum != n.CheckSum && n.CheckSum != 0 || n.Header && !m.Header || n.PDB != nil && m.PDB == nil {
+		n := mods[i]
+		if n.Name == "" {
+			n.Name = ModuleName(n.Image)
+		}
+		if s.mods[i].said != n {
 			return false
 		}
 	}
@@ -166,7 +171,7 @@ func (m *module) learn(n Module) {
 func (s *Set) drop(m *module) {
 	s.shut(m)
 	m.state, m.private, m.mismatched, m.file, m.err, m.tried = Deferred, false, false, "", nil, nil
-	m.retry, m.misses, m.blind = time.Time{}, nil, false
+	m.retry, m.misses, m.blind, m.handle = time.Time{}, nil, false, nil
 }
 
 // shut closes a module's file, now or when it is not used any more. Set.mu is

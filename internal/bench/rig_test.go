@@ -151,6 +151,12 @@ func remote(t testing.TB, link string) *rig {
 
 func attach(t testing.TB, link string, dial func(context.Context) (net.Conn, error), opts ...kdrpc.Option) *rig {
 	t.Helper()
+	return attachWith(t, link, dial, nil, opts...)
+}
+
+// attachWith is attach with something done to the engine before it runs.
+func attachWith(t testing.TB, link string, dial func(context.Context) (net.Conn, error), prepare func(*engine.Engine), opts ...kdrpc.Option) *rig {
+	t.Helper()
 	cfg := target.Config{Break: true}
 	client, err := kdrpc.Connect(context.Background(), dial, kdrpc.Open{Link: link, Config: cfg}, opts...)
 	if err != nil {
@@ -158,6 +164,9 @@ func attach(t testing.TB, link string, dial func(context.Context) (net.Conn, err
 	}
 	r := &rig{t: t, client: client, out: new(bytes.Buffer)}
 	r.e = engine.New(client, engine.Options{Config: cfg, Sink: r})
+	if prepare != nil {
+		prepare(r.e)
+	}
 	r.s = command.NewSession(r.e, r.out, command.Options{Quiet: true})
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
