@@ -114,32 +114,31 @@ type builder struct {
 	f       *File
 	w       *work
 	effort  func() error
-	dies    []die // memory for the entries of a unit
 	room    int   // bytes of names that may still be kept
 	abbrevs int   // bytes of abbreviations that may still be read
-	last    *unit // for its abbreviations
-	u       *unit
+	u       *unit // the last one: its memory serves the next
 }
 
 func (b *builder) unit(h header) error {
-	u := &unit{header: h, f: b.f}
-	// Units that the linker has made of one another share a table.
-	if l := b.last; l != nil && l.abbrevOff == h.abbrevOff && l.shape == h.shape {
-		u.tab = l.tab
-	}
 	if b.abbrevs < 0 {
 		return malformed(b.f.abbrev.name, "units share tables in a way that would take too long to read")
 	}
+	u := &unit{header: h, f: b.f}
+	if l := b.u; l != nil {
+		u.data, u.dies = l.data, l.dies
+		// Units that the linker has made of one another share a table.
+		if l.abbrevOff == h.abbrevOff && l.shape == h.shape {
+			u.tab = l.tab
+		}
+	}
 	shared := u.tab != nil
-	err := u.decode(true, b.dies)
-	b.dies = u.dies
-	if err != nil {
+	err := u.decode(true)
+	if b.u = u; err != nil {
 		return err
 	}
 	if !shared {
 		b.abbrevs -= u.tab.size
 	}
-	b.last, b.u = u, u
 	return b.level(0, int(u.dies[0].next), "", defined)
 }
 
@@ -311,7 +310,7 @@ func (b *builder) name(i int) (string, error) {
 func (e entry) linkName() (string, error) {
 	s, err := e.inherited(std.AttrLinkageName)
 	if err != nil || mangled(s) {
-		return stem(s), err
+		return stem(withoutArgs(s)), err
 	}
 	return e.inherited(std.AttrName)
 }
@@ -401,6 +400,15 @@ func at(list []place, rva uint32) iter.Seq[*place] {
 		for i := near(list, rva); i >= 0 && list[i].rva == rva && yield(&list[i]); i-- {
 		}
 	}
+}
+
+// hook is how many bytes behind a procedure's address DWARF has it begin, if GCC
+// has put instructions there that a jump can replace (ms_hook_prologue).
+func (f *File) hook() uint32 {
+	if f.im.Machine == machineX86 {
+		return 5
+	}
+	return 8
 }
 
 // same says whether a plain name of the linker is that of a place, or one that

@@ -17,11 +17,16 @@ func (f *File) plain(linkage string) string {
 	if s != "" && (s[0] == '_' || s[0] == '@') {
 		s = s[1:]
 	}
-	if i := strings.LastIndexByte(s, '@'); i > 0 && digits(s[i+1:]) {
-		s = strings.TrimSuffix(s[:i], "@")
-	}
-	if s == "" {
+	if s = withoutArgs(s); s == "" {
 		return linkage
+	}
+	return s
+}
+
+// withoutArgs is a name without the size of its arguments.
+func withoutArgs(s string) string {
+	if i := strings.LastIndexByte(s, '@'); i > 0 && digits(s[i+1:]) {
+		return strings.TrimSuffix(s[:i], "@")
 	}
 	return s
 }

@@ -167,8 +167,8 @@ func TestPublicsAgainstNM(t *testing.T) {
 			if s.Linkage == "" {
 				s.Linkage = s.Name
 			}
-			if s.Static && s.Linkage[0] == 'L' {
-				continue // nm takes them for the assembler's own
+			if s.Static && (s.Linkage[0] == 'L' || s.Name == "__FUNCTION__") {
+				continue // nm takes them for the assembler's own; G++ has names for them that the assembler drops
 			}
 			if s.Kind != sym.Constant && !known[fmt.Sprint(s.Linkage, s.RVA)] {
 				d.add("%+v is not in nm", s)
@@ -247,6 +247,9 @@ func TestFunctionsAgainstDebugDwarf(t *testing.T) {
 				bad := false
 				for _, rva := range []uint32{lo, lo + size - 1} {
 					s, ok, err := f.ByRVA(rva)
+					if s.RVA == lo-f.hook() {
+						s.RVA, s.Size = lo, s.Size-f.hook()
+					}
 					if k > 0 && strings.HasPrefix(s.Name, name+".") {
 						s.Name = name // the cold part
 					}
@@ -258,7 +261,7 @@ func TestFunctionsAgainstDebugDwarf(t *testing.T) {
 				if k == 0 {
 					s, _, _ := f.ByRVA(lo)
 					list, err := f.ByName(s.Name)
-					if !slices.ContainsFunc(list, func(s sym.Symbol) bool { return s.RVA == lo && s.Size == size }) {
+					if !slices.ContainsFunc(list, func(s sym.Symbol) bool { return s.RVA+s.Size == lo+size }) {
 						d.add("%s by name: %+v, %v", name, list, err)
 						bad = true
 					}
@@ -473,6 +476,9 @@ func TestTypesAgainstGDB(t *testing.T) {
 				pos, _ := x[1].(float64)
 				bits, _ := x[2].(float64)
 				size, _ := x[3].(float64)
+				if size == 1<<32 {
+					size = 0 // an array of 0xFFFFFFFF+1 elements of a byte
+				}
 				want = append(want, flat{x[0].(string), uint64(int64(pos)), uint64(bits), uint64(size)})
 			}
 			slices.SortStableFunc(want, func(a, b flat) int { return cmp.Compare(a.pos, b.pos) })

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sync"
 )
 
@@ -80,11 +81,14 @@ type section struct {
 }
 
 // read reads n bytes, which must be there, into memory of their own.
-func (s *section) read(off, n uint64) ([]byte, error) {
+func (s *section) read(off, n uint64) ([]byte, error) { return s.readTo(nil, off, n) }
+
+// readTo is read into the memory of room, if there is enough.
+func (s *section) readTo(room []byte, off, n uint64) ([]byte, error) {
 	if off > uint64(s.size) || n > uint64(s.size)-off {
 		return nil, malformed(s.name, "%#x bytes at %#x, of %#x", n, off, s.size)
 	}
-	p := make([]byte, n)
+	p := slices.Grow(room[:0], int(n))[:n]
 	if err := s.r.read(p, s.off+int64(off)); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}

@@ -66,15 +66,18 @@ func (f *File) full(t *coffTable, i int) sym.Symbol {
 	}
 	if p.code {
 		u, fn, err := f.at(p.rva)
-		if err != nil || fn == nil || !fn.entry || fn.lo != p.rva {
+		if err == nil && fn == nil {
+			u, fn, err = f.at(p.rva + f.hook())
+		}
+		if err != nil || fn == nil || !fn.entry || fn.lo < p.rva {
 			return s
 		}
-		e := entry{u, int(fn.die)}
-		if s.Kind == sym.Function {
+		if s.Kind == sym.Function && fn.lo == p.rva {
 			s.Size = fn.hi - fn.lo // under another name
 		}
+		e := entry{u, int(fn.die)}
 		if name, err := e.linkName(); err == nil && same(name, f.plain(p.linkage)) {
-			f.merge(&s, e, name, fn.hi-fn.lo)
+			f.merge(&s, e, name, fn.hi-p.rva)
 		}
 		return s
 	}
@@ -121,6 +124,10 @@ func (f *File) own(e entry, rva, size uint32) (sym.Symbol, error) {
 		if same(name, f.plain(t.list[i].linkage)) {
 			s.Linkage = t.list[i].linkage
 		}
+	}
+	if i := t.above(rva) - 1; i >= 0 && s.Code && t.list[i].rva == rva-f.hook() && same(name, f.plain(t.list[i].linkage)) {
+		s.Linkage, s.RVA = t.list[i].linkage, rva-f.hook()
+		size += f.hook()
 	}
 	if !f.merge(&s, e, name, size) {
 		return s, f.details(e, &s)
@@ -363,13 +370,15 @@ func (f *File) Symbols(match func(name string) bool) iter.Seq2[sym.Symbol, error
 				places = ix.funcs
 			}
 			name := ""
-			for q := range at(places, p.rva) {
-				if !same(q.name, plain) {
-					continue
-				}
-				used[q.off] = true
-				if name = display(q.name); mangled(plain) {
-					name = display(stem(plain))
+			for _, rva := range []uint32{p.rva, p.rva + f.hook()} {
+				for q := range at(places, rva) {
+					if !same(q.name, plain) || rva != p.rva && !p.code {
+						continue
+					}
+					used[q.off] = true
+					if name = display(q.name); mangled(plain) {
+						name = display(stem(plain))
+					}
 				}
 			}
 			if name == "" {

@@ -168,7 +168,7 @@ func (f *File) unit(h header) (*unit, error) {
 	return f.units.get(h.off, func() (*unit, int, error) {
 		u := &unit{header: h, f: f}
 		f.decoded.Add(int64(h.end - h.off))
-		if err := u.decode(false, nil); err != nil {
+		if err := u.decode(false); err != nil {
 			return nil, 0, err
 		}
 		return u, len(u.data) + cap(u.dies)*int(unsafe.Sizeof(die{})) + 8*u.tab.size, nil
@@ -177,11 +177,11 @@ func (f *File) unit(h header) (*unit, error) {
 
 // decode reads the unit and finds its entries. With skim, what is within
 // structures of C, enumerations and declarations is left out where the compiler
-// notes how to get over it. room is memory for the entries.
-func (u *unit) decode(skim bool, room []die) error {
+// notes how to get over it. What u.data and u.dies have is used as memory.
+func (u *unit) decode(skim bool) error {
 	f := u.f
 	var err error
-	if u.data, err = f.info.read(uint64(u.off), uint64(u.end-u.off)); err != nil {
+	if u.data, err = f.info.readTo(u.data, uint64(u.off), uint64(u.end-u.off)); err != nil {
 		return err
 	}
 	if u.tab == nil {
@@ -189,7 +189,7 @@ func (u *unit) decode(skim bool, room []die) error {
 			return err
 		}
 	}
-	if u.dies = room[:0]; room == nil {
+	if u.dies = u.dies[:0]; cap(u.dies) == 0 {
 		u.dies = make([]die, 0, min(len(u.data)/usualEntry+1, maxDIEs))
 	}
 	c := cursor{b: u.data, p: int(u.first - u.off)}
