@@ -187,7 +187,7 @@ func (s *symbolSet) Image(ctx context.Context, m Module) *pe.Image {
 
 // SymbolFile implements Files.
 func (s *symbolSet) SymbolFile(ctx context.Context, m Module) sym.File {
-	f, err := s.now().File(ctx, m.Base, symbols.LoadOptions{Quiet: true})
+	f, err := s.now().File(ctx, m.Base, symbols.LoadOptions{NoTarget: true})
 	if err != nil {
 		return nil
 	}

@@ -15,6 +15,7 @@ const childEnv = "OPENKD_TEST_SYMBOLS_CHILD"
 type order struct {
 	Cache, Path string
 	Want        Wanted
+	Limit       uint64 // bytes that a file may have; 0: any
 }
 
 // child looks for the file, says "begun" when the first bytes are there, and then
@@ -24,6 +25,12 @@ func child() int {
 	if err := json.Unmarshal([]byte(os.Getenv(childEnv)), &o); err != nil {
 		fmt.Println("error", err)
 		return 1
+	}
+	if o.Limit > 0 {
+		if err := limitFiles(o.Limit); err != nil {
+			fmt.Println("error", err)
+			return 1
+		}
 	}
 	out := bufio.NewWriter(os.Stdout)
 	begun := false

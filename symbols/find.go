@@ -43,6 +43,8 @@ type Options struct {
 	Now func() time.Time
 
 	pause time.Duration // before a request that failed is made again; 500 ms
+	slow  time.Duration // a folder that takes so long to say that it is not there is on a dead machine; 1 s
+	stat  func(string) (fs.FileInfo, error)
 }
 
 // Progress is how far a download is. Several run at a time; each says last that
@@ -71,6 +73,7 @@ type Finder struct {
 	hosts   map[string]*host   // by scheme and host
 	servers map[string]*server // by URL
 	caches  map[string]brokenCache
+	shares  map[string]*share // folders
 }
 
 // NewFinder makes a Finder. The error is about the proxy.
@@ -85,6 +88,10 @@ func NewFinder(o Options) (*Finder, error) {
 	set(&o.Stall, 20*time.Second)
 	set(&o.Retry, time.Minute)
 	set(&o.pause, 500*time.Millisecond)
+	set(&o.slow, time.Second)
+	if o.stat == nil {
+		o.stat = os.Stat
+	}
 	if o.MaxFile <= 0 {
 		o.MaxFile = 4 << 30
 	}
@@ -100,7 +107,7 @@ func NewFinder(o Options) (*Finder, error) {
 	if o.Openers.PDB == nil {
 		o.Openers = DefaultOpeners()
 	}
-	f := &Finder{opt: o, hosts: map[string]*host{}, servers: map[string]*server{}, caches: map[string]brokenCache{}}
+	f := &Finder{opt: o, hosts: map[string]*host{}, servers: map[string]*server{}, caches: map[string]brokenCache{}, shares: map[string]*share{}}
 	var err error
 	f.client, err = newClient(&f.opt)
 	return f, err
@@ -128,6 +135,7 @@ func (f *Finder) Forget() {
 	}
 	f.servers = map[string]*server{}
 	f.caches = map[string]brokenCache{}
+	f.shares = map[string]*share{}
 }
 
 func (f *Finder) now() time.Time { return f.opt.Now() }
@@ -296,8 +304,7 @@ func (s *search) copied(ctx context.Context, root, path string) string {
 // compressed there is expanded into scratch, "" for the default cache.
 func (s *search) folder(ctx context.Context, dir, scratch string) (string, bool) {
 	dir = s.f.folder(dir)
-	if _, err := os.Stat(dir); err != nil {
-		s.say("DBGHELP", "%s - %s", dir, reason(err))
+	if !s.reachable("DBGHELP", dir) {
 		return "", false
 	}
 	places := [][]string{{s.w.Name}}
@@ -315,6 +322,50 @@ func (s *search) folder(ctx context.Context, dir, scratch string) (string, bool)
 		}
 	}
 	return s.store(ctx, dir, scratch)
+}
+
+// share is a folder, which may be another machine's.
+type share struct {
+	mu    sync.Mutex // held while it is looked at, which may take long
+	err   error
+	until time.Time
+}
+
+// reachable says whether a folder is there. One that takes long to say no is on a
+// machine that does not answer, and is left alone for a while, like a server.
+func (s *search) reachable(who, root string) bool {
+	f := s.f
+	f.mu.Lock()
+	sh := f.shares[root]
+	if sh == nil {
+		sh = &share{}
+		f.shares[root] = sh
+	}
+	f.mu.Unlock()
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.err != nil && f.now().Before(sh.until) {
+		s.say(who, "%s - not asked: %s", root, reason(sh.err))
+		s.failed(fmt.Errorf("%s: %w", root, sh.err), sh.until)
+		return false
+	}
+	sh.err = nil
+	begin := time.Now()
+	_, err := f.opt.stat(root)
+	if err == nil {
+		return true
+	}
+	why := reason(err)
+	if errors.Is(err, fs.ErrNotExist) {
+		why = "path not found"
+	}
+	s.say(who, "%s - %s", root, why)
+	if time.Since(begin) >= f.opt.slow {
+		sh.err, sh.until = err, f.now().Add(f.opt.Retry)
+		s.failed(fmt.Errorf("%s: %w", root, err), sh.until)
+		f.notice("The symbol folder %s cannot be reached: %s. It is left alone for %s; .reload /f looks there at once.", root, reason(err), f.opt.Retry.Round(time.Second))
+	}
+	return false
 }
 
 // fits checks a file that is there and says what came of it.
@@ -362,6 +413,9 @@ func (s *search) failed(err error, retry time.Time) {
 // store looks in a store that is a folder.
 func (s *search) store(ctx context.Context, root, scratch string) (string, bool) {
 	if s.w.Key() == "" {
+		return "", false
+	}
+	if !s.reachable("SYMSRV", root) {
 		return "", false
 	}
 	place := tiersOf(root).place(s.w, s.w.Name)

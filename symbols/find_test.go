@@ -3,13 +3,16 @@ package symbols
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestFolders(t *testing.T) {
@@ -287,14 +290,49 @@ func TestLog(t *testing.T) {
 	}
 	f.SetNoisy(true)
 	write(t, fx.pdbData, dir, "sys", fx.pdb)
+	write(t, nil, dir, "s", pingName)
 	find(t, f, "srv*"+filepath.Join(dir, "c")+"*"+filepath.Join(dir, "s")+";"+dir, fx.pdbWant, fx.pdbData)
 	want := []string{
-		"SYMSRV: " + filepath.Join(dir, "c", fx.pdbPath()) + " - path not found",
+		"SYMSRV: " + filepath.Join(dir, "c") + " - path not found",
 		"SYMSRV: " + filepath.Join(dir, "s", fx.pdbPath()) + " - path not found",
 		"DBGHELP: " + filepath.Join(dir, "symbols", "sys", fx.pdb) + " - file not found",
 		"DBGHELP: " + filepath.Join(dir, "sys", fx.pdb) + " - OK",
 	}
 	if got := l.text(); got != strings.Join(want, "\n") {
 		t.Errorf("%s\n\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+}
+
+// TestDeadShare: a folder on a machine that does not answer costs one wait.
+func TestDeadShare(t *testing.T) {
+	fx := load(t, "tcpip.sys")
+	c := &clock{t: time.Now()}
+	var looked atomic.Int32
+	dead := filepath.Join(t.TempDir(), "dead")
+	f, l := finder(t, func(o *Options) {
+		o.slow, o.Now = time.Millisecond, c.now
+		o.stat = func(name string) (fs.FileInfo, error) {
+			if name == dead {
+				looked.Add(1)
+				time.Sleep(5 * time.Millisecond)
+				return nil, &fs.PathError{Op: "stat", Path: name, Err: errors.New("the network path was not found")}
+			}
+			return os.Stat(name)
+		}
+	})
+	p := path(t, "srv*"+dead+";"+dead)
+	for _, err := range all(f, p, fx.modules(30)) {
+		var nf *NotFoundError
+		if !errors.As(err, &nf) || nf.Retry.IsZero() || !strings.Contains(err.Error(), "network path") {
+			t.Fatal(err)
+		}
+	}
+	if n, said := looked.Load(), l.noticed(); n != 1 || len(said) != 1 || !strings.Contains(said[0], dead) {
+		t.Errorf("looked %d times, said %q", n, said)
+	}
+	c.pass(2 * time.Minute)
+	all(f, p, fx.modules(3))
+	if n := looked.Load(); n != 2 {
+		t.Errorf("looked %d times", n)
 	}
 }

@@ -203,7 +203,7 @@ func (l *loader) exports(ctx context.Context) {
 	case l.image != nil:
 		x, err = readExports(l.image)
 		l.file = l.imageFile
-	case l.s.target != nil && !l.o.Quiet:
+	case l.s.target != nil && !l.o.NoTarget:
 		if x, err = exportsInMemory(l.s.target.Memory(ctx, l.m)); err == nil && x.id.ImageSize != l.m.Size && l.m.Size != 0 {
 			err = fmt.Errorf("the image in memory has %x bytes, and its module %x", x.id.ImageSize, l.m.Size)
 		}
@@ -248,6 +248,9 @@ func (l *loader) given() {
 }
 
 func firstBytes(path string) (string, error) {
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return "", fmt.Errorf("%s: %w", path, errNoFile) // a pipe would not end
+	}
 	r, err := os.Open(path)
 	if err != nil {
 		return "", err

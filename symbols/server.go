@@ -42,7 +42,8 @@ type statusError struct {
 
 func (e *statusError) Error() string { return "the server answers " + e.status }
 
-// DownError says that a server was not asked because it did not answer.
+// DownError says that a server does not answer, or was not asked because it did
+// not.
 type DownError struct {
 	Server string // without passwords
 	Err    error
@@ -50,7 +51,7 @@ type DownError struct {
 }
 
 func (e *DownError) Error() string {
-	return fmt.Sprintf("the symbol server %s does not answer (%v)", e.Server, e.Err)
+	return fmt.Sprintf("the symbol server %s cannot be used (%v)", e.Server, e.Err)
 }
 
 func (e *DownError) Unwrap() error { return e.Err }
@@ -246,7 +247,7 @@ func (h *host) dead(err error, wait time.Duration) {
 	h.told = true
 	h.mu.Unlock()
 	if tell {
-		h.f.notice("The symbol server %s does not answer (%v). It is left alone for %s; until then only what is on this machine is found.",
+		h.f.notice("The symbol server %s cannot be used: %v. It is left alone for %s; .reload /f asks it at once.",
 			h.name, err, wait.Round(time.Second))
 	}
 }

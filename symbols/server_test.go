@@ -593,7 +593,7 @@ func TestNobodyThere(t *testing.T) {
 	_ = l.Close()
 	f, said := finder(t, nil)
 	for _, err := range all(f, path(t, "http://"+addr), fx.modules(30)) {
-		if err == nil || !strings.Contains(err.Error(), "does not answer") {
+		if err == nil || !strings.Contains(err.Error(), "cannot be used") {
 			t.Fatal(err)
 		}
 	}
@@ -957,7 +957,7 @@ func TestProcesses(t *testing.T) {
 	}
 	srv.mu.Unlock()
 	cache := filepath.Join(t.TempDir(), "c")
-	o := order{cache, srv.URL, fx.imageWant}
+	o := order{Cache: cache, Path: srv.URL, Want: fx.imageWant}
 	line := func(r *bufio.Reader) string {
 		s, _ := r.ReadString('\n')
 		return strings.TrimSpace(s)

@@ -302,8 +302,8 @@ type LoadOptions struct {
 	Loose bool
 	// File is taken and no other (ld /f).
 	File string
-	// Quiet leaves the target alone: what is not known of a module is not asked.
-	Quiet bool
+	// NoTarget leaves the target alone: what is not known of a module is not asked.
+	NoTarget bool
 }
 
 // Load loads the symbols of the module at a base. The error is a *NoSymbolsError
@@ -339,7 +339,7 @@ func (s *Set) LoadAll(ctx context.Context, bases []uint64, o LoadOptions, done f
 	if o.Force {
 		s.f.Forget()
 	}
-	if !o.Quiet {
+	if !o.NoTarget {
 		s.askAll(ctx, list, o)
 	}
 	work := make(chan *module)
@@ -424,7 +424,7 @@ func (s *Set) settled(m *module, o LoadOptions) (bool, error) {
 	case o.Force || o.File != "":
 		return false, nil
 	case m.state == Deferred:
-		return o.Quiet && m.blind, nil
+		return o.NoTarget && m.blind, nil
 	case m.state == PDB || m.state == InImage:
 		return true, nil
 	case o.Loose, !m.retry.IsZero() && !s.f.now().Before(m.retry):
@@ -461,7 +461,7 @@ func (s *Set) ensure(ctx context.Context, m *module, o LoadOptions) error {
 // load looks for a module's symbols. The token of m.loading is held.
 func (s *Set) load(ctx context.Context, m *module, o LoadOptions) error {
 	s.mu.Lock()
-	asked := m.Header || o.Quiet || s.target == nil
+	asked := m.Header || o.NoTarget || s.target == nil
 	s.mu.Unlock()
 	var askErr error
 	if !asked {
@@ -488,7 +488,7 @@ func (s *Set) load(ctx context.Context, m *module, o LoadOptions) error {
 	if l.state == None && !l.m.Header && l.m.PDB == nil {
 		// What it is was not to be known now.
 		switch {
-		case o.Quiet:
+		case o.NoTarget:
 			m.blind = true
 			return nil
 		case askErr != nil:

@@ -486,7 +486,7 @@ func TestFallbacks(t *testing.T) {
 		s, _ := newSet(t, mods, mem, t.TempDir(), nil)
 		mem.asked = nil
 		for range 3 {
-			if f, err := s.File(ctx, hal.Base, LoadOptions{Quiet: true}); err == nil {
+			if f, err := s.File(ctx, hal.Base, LoadOptions{NoTarget: true}); err == nil {
 				t.Error(f)
 			}
 		}
