@@ -14,7 +14,7 @@ func absent(word string) string {
 	)
 	needs := ""
 	switch w := strings.ToLower(word); w {
-	case "x", "ln", "ld", "bu", "bm", "ls", "lsa", "lsc", "lsf", "lsp", ".sympath", ".symfix", ".symopt", ".lines", ".srcpath", ".lsrcpath", ".exepath", ".open":
+	case "x", "ln", "bu", "bm", "ls", "lsa", "lsc", "lsf", "lsp", ".symopt", ".lines", ".srcpath", ".lsrcpath", ".open":
 		needs = symbols
 	case "dt", "dv", "dx", "dg", ".tss", ".process", ".context", "#", "a":
 		needs = types

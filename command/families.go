@@ -18,6 +18,7 @@ func families() []*Command {
 		registerCommands,
 		stackCommands,
 		moduleCommands,
+		symbolCommands,
 		controlCommands,
 		netCommands,
 	} {

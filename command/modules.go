@@ -8,6 +8,7 @@ import (
 
 	"openkd/engine"
 	"openkd/engine/expr"
+	"openkd/symbols"
 )
 
 func moduleCommands() []*Command {
@@ -15,7 +16,6 @@ func moduleCommands() []*Command {
 	return []*Command{
 		{Names: []string{"lm"}, Family: f, Glued: true, Run: cmdModules, Summary: "list modules: f paths, n names, t time stamps, v everything, 1m names only, k kernel, o loaded, u user, sm sorted by name",
 			Usage: "lm[D o l v u k e c 1m sm][i|f|n|p|t] [a address] [m pattern|M pattern]", Example: "lmvm nt"},
-		{Names: []string{".reload"}, Family: f, Run: cmdReload, Summary: "read the module list anew", Usage: ".reload [/f /i /n /o /s /v /w] [module]", Example: ".reload"},
 	}
 }
 
@@ -25,6 +25,7 @@ type listing struct {
 	details                                      byte // i f n p t, 0
 	symbols, sum                                 bool
 	at                                           *uint64
+	set                                          *symbols.Set
 	pattern, path                                string
 }
 
@@ -96,16 +97,15 @@ func cmdModules(c *Call) error {
 	if err != nil {
 		return err
 	}
+	l.set = e.SymbolSet()
 	var mods []engine.Module
 	for _, m := range all {
-		if l.matches(c, &m) {
+		if l.matches(c, &m) && l.selects(&m) {
 			mods = append(mods, m)
 		}
 	}
-	// User modules, and modules with symbols or with errors in them, are none:
-	// no symbol files are read yet.
-	if l.user || l.symbols || l.errors {
-		mods = nil
+	if l.user {
+		mods = nil // those of processes are not listed
 	}
 	if l.verbose || l.details == 't' || l.sum {
 		bases := make([]uint64, len(mods))
@@ -162,6 +162,30 @@ func (l *listing) matches(c *Call, m *engine.Module) bool {
 	return false
 }
 
+// selects says whether a module has the symbols that are asked for: l any that are
+// loaded, e problems with them.
+func (l *listing) selects(m *engine.Module) bool {
+	if !l.symbols && !l.errors {
+		return true
+	}
+	if l.set == nil {
+		return false
+	}
+	st, ok := l.set.Status(m.Base)
+	return ok && (l.symbols && st.State != symbols.Deferred && st.State != symbols.None || l.errors && (st.Err != nil || st.Mismatched))
+}
+
+func (l *listing) symbolState(m *engine.Module) string {
+	if l.set == nil {
+		return "(deferred)"
+	}
+	st, ok := l.set.Status(m.Base)
+	if !ok {
+		return "(deferred)"
+	}
+	return st.String()
+}
+
 func imageName(m *engine.Module) string {
 	if m.ImageName != "" {
 		return m.ImageName
@@ -186,7 +210,7 @@ func (c *Call) moduleRow(m *engine.Module, l listing) {
 	case 't':
 		row += fmt.Sprintf("%-12s %s", imageName(m), c.stamp(m))
 	default:
-		row += "(deferred)"
+		row += l.symbolState(m)
 	}
 	if l.sum && l.details != 't' {
 		row += fmt.Sprintf(" %08X", m.CheckSum)
@@ -198,6 +222,14 @@ func (c *Call) moduleRow(m *engine.Module, l listing) {
 	path := m.Path
 	if path == "" {
 		path = imageName(m)
+	}
+	if l.set != nil {
+		if st, ok := l.set.Status(m.Base); ok && st.File != "" {
+			c.Printf("    Loaded symbol image file: %s\n", imageName(m))
+			if st.ImageFile != "" {
+				c.Printf("    Mapped memory image file: %s\n", st.ImageFile)
+			}
+		}
 	}
 	c.Printf("    Image path: %s\n", path)
 	c.Printf("    Image name: %s\n", imageName(m))
@@ -239,46 +271,12 @@ func stem(name string) string {
 	return name
 }
 
-func cmdReload(c *Call) error {
-	args := strings.TrimSpace(c.Args)
-	for strings.HasPrefix(args, "/") || strings.HasPrefix(args, "-") {
-		w, rest := cutWord(args)
-		switch strings.ToLower("/" + w[1:]) {
-		case "/?":
-			c.explain(c.Command)
-			return nil
-		case "/f", "/i", "/n", "/o", "/s", "/v", "/w", "/d":
-		case "/u", "/unl", "/user", "/l", "/p":
-			return c.Fault("Syntax error", w, "%s works on symbols or user modules, which are not read yet", w)
-		default:
-			return c.Syntax(args)
-		}
-		args = rest
+// dot prints one dot of them.
+func (c *Call) dot(n *int) {
+	if *n++; *n > 1 && *n%64 == 1 {
+		c.Printf("\n")
 	}
-	e := c.S.Engine
-	if args != "" {
-		name, _, _ := strings.Cut(args, "=")
-		if err := e.Reload(c.Ctx); err != nil {
-			return err
-		}
-		for _, m := range e.KnownModules() {
-			if expr.Match(name, m.Name) || expr.Match(name, m.ImageName) {
-				return nil
-			}
-		}
-		return fmt.Errorf("%q was not found in the image list. Name a module as lm shows it", clip(name, 60))
-	}
-	if v := e.Version(); v != nil {
-		c.Printf("%s\n", engine.ConnectedLine(v, c.S.now()))
-	}
-	if err := e.Reload(c.Ctx); err != nil {
-		return err
-	}
-	c.Printf("Loading Kernel Symbols\n")
-	c.dots(len(e.KnownModules()))
-	c.Printf("Loading User Symbols\n\nLoading unloaded module list\n")
-	c.dots(len(e.UnloadedModules()))
-	return nil
+	c.Printf(".")
 }
 
 // dots prints one for each module, 64 on a line.

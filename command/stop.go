@@ -182,6 +182,7 @@ func (s *Session) place(ctx context.Context, pc uint64, regs bool) {
 }
 
 func (s *Session) location(ctx context.Context, pc uint64) {
+	_, _ = s.Engine.LoadSymbols(ctx, pc)
 	if n := s.Engine.Symbolize(pc); n != "" && !s.exec.noName {
 		fmt.Fprintf(s.w, "%s:\n", n)
 	}
@@ -249,6 +250,7 @@ func (c *Call) exceptionRecord(x *kdproto.Exception) {
 	}
 	name, _ := engine.ExceptionName(x.Code)
 	where := ""
+	c.named(x.Address)
 	if t := s.Engine.Symbolize(x.Address); t != "" {
 		where = " (" + t + ")"
 	}

@@ -80,6 +80,12 @@ func (r *rig) do(line, want string) {
 	}
 }
 
+// text runs a line and returns what it printed.
+func (r *rig) text(line string) string {
+	r.s.Execute(r.ctx, line)
+	return r.out.take()
+}
+
 // fails runs a line and looks for a part of its message.
 func (r *rig) fails(line, part string) {
 	r.Helper()
@@ -368,7 +374,9 @@ func TestModuleCommands(t *testing.T) {
 	r.do(".reload /f tcpip.sys", "")
 	r.do(".reload -f tcpip.sys", "")
 	for _, q := range []string{"-?", "/?", "/f -?"} {
-		r.do(".reload "+q, ".reload - read the module list anew\n\n    .reload [/f /i /n /o /s /v /w] [module]\n\nExample:\n    .reload\n")
+		if text := r.text(".reload " + q); !strings.Contains(text, "    .reload /u module\n") || !strings.HasSuffix(text, "Example:\n    .reload /f nt\n") {
+			t.Error(text)
+		}
 	}
 	r.fails(".reload -q", "Syntax error")
 	r.do(".help {", "{ - as .block\n\n    { commands }\n\nExample:\n    { r; u }\n")

@@ -94,20 +94,21 @@ type console struct {
 
 	changed chan struct{} // something that the owner looks at while it waits
 
-	mu     sync.Mutex
-	cancel context.CancelFunc // of the command or wait of the owner
-	busy   bool               // a command runs (not just a wait)
-	prompt *target.Event      // the target asks
-	leave  bool               // CTRL+B
-	asking bool               // the owner waits at a prompt
-	asked  int                // break-ins since the last stop
-	cycle  int                // CTRL+K
-	met    bool               // a target was met
-	lost   bool
-	gone   bool // the session is closed
-	hinted bool // no target was met in the time that a hint allows
-	trace  bool
-	stage  target.Stage // the last one told
+	mu      sync.Mutex
+	cancel  context.CancelFunc // of the command or wait of the owner
+	busy    bool               // a command runs (not just a wait)
+	prompt  *target.Event      // the target asks
+	leave   bool               // CTRL+B
+	asking  bool               // the owner waits at a prompt
+	asked   int                // break-ins since the last stop
+	cycle   int                // CTRL+K
+	met     bool               // a target was met
+	lost    bool
+	gone    bool // the session is closed
+	hinted  bool // no target was met in the time that a hint allows
+	trace   bool
+	greeted bool         // the banner was shown; of the goroutine of render
+	stage   target.Stage // the last one told
 
 	failed  atomic.Bool // a command failed
 	pending []string    // -cf and -c, not run yet
@@ -832,7 +833,12 @@ func (k *console) render(ev engine.Event, verbose, noisy bool) string {
 		if k.e.Config().Break {
 			t += "  (Initial Breakpoint requested)"
 		}
-		return t + "\n"
+		t += "\n"
+		if !k.greeted {
+			k.greeted = true // where symbols come from does not change with a new boot
+			t += k.s.Banner()
+		}
+		return t
 	case target.EventPrint:
 		return ev.Text
 	case target.EventPrompt:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -61,6 +62,7 @@ type modules struct {
 	list     []Module // of the target's list, or of events before it was read
 	read     bool     // list is the target's own
 	unloaded []UnloadedModule
+	added    []Module // by AddModule: not in the target's list
 }
 
 func (m *modules) forget() { *m = modules{} }
@@ -223,6 +225,9 @@ func (e *Engine) takeModules(a *arch.Arch, batch []target.Request, r []target.Re
 		// The kernel is the first entry whatever KernBase says.
 		e.mods.add(m, m.Base == kern || kern == 0 && i == 0)
 	}
+	for _, m := range e.mods.added {
+		e.mods.addNew(m)
+	}
 	for i := range e.mods.list {
 		for _, o := range old {
 			if n := &e.mods.list[i]; o.Base == n.Base && o.Header && o.Size == n.Size {
@@ -349,6 +354,46 @@ func (ms *modules) add(m Module, kernel bool) string {
 	ms.list = append(ms.list, m)
 	sort.Slice(ms.list, func(i, j int) bool { return ms.list[i].Base < ms.list[j].Base })
 	return m.Name
+}
+
+// addNew is add for what is not in the list. Engine.mu is held.
+func (ms *modules) addNew(m Module) {
+	for i := range ms.list {
+		if ms.list[i].Base == m.Base {
+			return
+		}
+	}
+	ms.add(m, false)
+}
+
+// AddModule says that an image lies at an address although the target's list does
+// not have it: it is hidden, not listed yet, or was unloaded. It stays until
+// RemoveModule, or until the target starts anew.
+func (e *Engine) AddModule(m Module) {
+	m.Base = e.canon(m.Base)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mods.drop(m.Base)
+	e.mods.added = append(e.mods.added, m)
+	e.mods.addNew(m)
+}
+
+// RemoveModule takes back an AddModule. It says whether there was one.
+func (e *Engine) RemoveModule(base uint64) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.mods.drop(base) {
+		return false
+	}
+	e.mods.list = slices.DeleteFunc(e.mods.list, func(m Module) bool { return m.Base == base })
+	return true
+}
+
+// drop forgets an added module, not yet in the list. Engine.mu is held.
+func (ms *modules) drop(base uint64) bool {
+	n := len(ms.added)
+	ms.added = slices.DeleteFunc(ms.added, func(m Module) bool { return m.Base == base })
+	return len(ms.added) < n
 }
 
 // moduleName is the name that commands use: the file name without its

@@ -39,7 +39,8 @@ func (e *Engine) SymbolSet() *symbols.Set {
 // exchange or two if it is not known yet which files are theirs, and as long as
 // downloads take. It says whether any were loaded that were not. Name shows only
 // what is loaded: who is about to show names of many addresses loads them first.
-// A module without symbols is no error.
+// A module without symbols is no error, and what it exports is not read from the
+// target's memory: that is done for who asks for a name.
 func (e *Engine) LoadSymbols(ctx context.Context, addrs ...uint64) (bool, error) {
 	set := e.SymbolSet()
 	if set == nil {
@@ -55,7 +56,7 @@ func (e *Engine) LoadSymbols(ctx context.Context, addrs ...uint64) (bool, error)
 		return false, nil
 	}
 	loaded := false
-	err := set.LoadAll(ctx, bases, symbols.LoadOptions{}, func(s symbols.Status) {
+	err := set.LoadAll(ctx, bases, symbols.LoadOptions{NoExports: true}, func(s symbols.Status) {
 		loaded = loaded || s.State != symbols.Deferred && s.State != symbols.None
 	})
 	return loaded, err
@@ -222,6 +223,12 @@ func (s *symbolSet) Headers(ctx context.Context, mods []symbols.Module) ([]*symb
 // Memory implements symbols.Target.
 func (s *symbolSet) Memory(ctx context.Context, m symbols.Module) io.ReaderAt {
 	return moduleMemory{s.e, ctx, m}
+}
+
+// ModuleMemory reads a module as it lies in the target's memory, by offset from its
+// base. Pages that are not there end a read with a *MemoryError.
+func (e *Engine) ModuleMemory(ctx context.Context, m Module) io.ReaderAt {
+	return moduleMemory{e, ctx, symbols.Module{Name: m.Name, Base: m.Base, Size: m.Size}}
 }
 
 type moduleMemory struct {

@@ -203,7 +203,7 @@ func (l *loader) exports(ctx context.Context) {
 	case l.image != nil:
 		x, err = readExports(l.image)
 		l.file = l.imageFile
-	case l.s.target != nil && !l.o.NoTarget:
+	case l.s.target != nil && !l.o.NoTarget && !l.o.NoExports:
 		if x, err = exportsInMemory(l.s.target.Memory(ctx, l.m)); err == nil && x.id.ImageSize != l.m.Size && l.m.Size != 0 {
 			err = fmt.Errorf("the image in memory has %x bytes, and its module %x", x.id.ImageSize, l.m.Size)
 		}

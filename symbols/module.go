@@ -193,6 +193,7 @@ type module struct {
 	tried      []string
 	retry      time.Time // when looking again may help; zero: not before something changes
 	blind      bool      // it was looked for in vain without knowing what it is
+	unread     bool      // it was looked for in vain, but for the exports in memory
 	gone       bool
 
 	open   *openFile // nil: none, or closed to save room

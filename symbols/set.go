@@ -66,7 +66,7 @@ func (s *Set) SetPaths(symbols, images Path) {
 	defer s.mu.Unlock()
 	s.path, s.images = symbols, images
 	for _, m := range s.mods {
-		m.image, m.imageFile, m.imageTried, m.imageErr, m.blind = nil, "", false, nil, false
+		m.image, m.imageFile, m.imageTried, m.imageErr, m.blind, m.unread = nil, "", false, nil, false, false
 		if m.state == None || m.state == Exports {
 			s.drop(m)
 		}
@@ -171,7 +171,7 @@ func (m *module) learn(n Module) {
 func (s *Set) drop(m *module) {
 	s.shut(m)
 	m.state, m.private, m.mismatched, m.file, m.err, m.tried = Deferred, false, false, "", nil, nil
-	m.retry, m.misses, m.blind, m.handle = time.Time{}, nil, false, nil
+	m.retry, m.misses, m.blind, m.unread, m.handle = time.Time{}, nil, false, false, nil
 }
 
 // shut closes a module's file, now or when it is not used any more. Set.mu is
@@ -304,6 +304,10 @@ type LoadOptions struct {
 	File string
 	// NoTarget leaves the target alone: what is not known of a module is not asked.
 	NoTarget bool
+	// NoExports does not read what the image in the target's memory exports, which
+	// takes its time over a slow line. A module of which nothing else is found
+	// stays deferred.
+	NoExports bool
 }
 
 // Load loads the symbols of the module at a base. The error is a *NoSymbolsError
@@ -379,7 +383,7 @@ func (s *Set) askAll(ctx context.Context, list []*module, o LoadOptions) {
 	var todo []*module
 	s.mu.Lock()
 	for _, m := range list {
-		if !m.Header && (o.Force || m.state == Deferred) {
+		if ok, _ := s.settled(m, o); !ok && !m.Header && (o.Force || m.state == Deferred) {
 			todo = append(todo, m)
 		}
 	}
@@ -423,6 +427,8 @@ func (s *Set) settled(m *module, o LoadOptions) (bool, error) {
 		return true, ErrUnloaded
 	case o.Force || o.File != "":
 		return false, nil
+	case m.state == Deferred && o.NoExports && m.unread && (m.retry.IsZero() || s.f.now().Before(m.retry)):
+		return true, &NoSymbolsError{m.Name, m.err}
 	case m.state == Deferred:
 		return o.NoTarget && m.blind, nil
 	case m.state == PDB || m.state == InImage:
@@ -505,8 +511,13 @@ func (s *Set) load(ctx context.Context, m *module, o LoadOptions) error {
 		m.id = l.open.Identity()
 		s.adopt(m, l.open, l.state != Exports)
 	}
-	s.f.log(m.line())
+	if !o.NoExports || l.state != None {
+		s.f.log(m.line())
+	}
 	if l.state == None {
+		if o.NoExports && l.image == nil && s.target != nil {
+			m.state, m.unread = Deferred, true
+		}
 		return &NoSymbolsError{m.Name, m.err}
 	}
 	return nil

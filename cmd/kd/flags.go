@@ -34,7 +34,10 @@ type flags struct {
 	version   bool
 	help      bool
 	given     []string // the names of all options
-	notes     []string // what was accepted but does nothing yet
+	symbols   string   // -y
+	images    string   // -i
+	sources   string   // -srcpath
+	loadAll   bool     // -s
 }
 
 // option is one row of the table. A one-letter row with a toggle can be
@@ -48,11 +51,6 @@ type option struct {
 }
 
 func options() []option {
-	note := func(o string) func(*flags, string) {
-		return func(f *flags, v string) {
-			f.notes = append(f.notes, fmt.Sprintf("-%s %s is noted, but symbol, image and source files are not read yet; names come from the module list.", o, v))
-		}
-	}
 	return []option{
 		{[]string{"k"}, "<link>", "debug the kernel at a link (see below); without a value, the one of _NT_DEBUG_PORT", nil, func(f *flags, v string) { f.kernel = &v }},
 		{[]string{"demo"}, "", "debug a simulated machine through a connection server on loopback", func(f *flags) { f.demo = true }, nil},
@@ -61,7 +59,7 @@ func options() []option {
 		{[]string{"b", "bonc"}, "", "break in as soon as the target is there", func(f *flags) { f.breakIn = true }, nil},
 		{[]string{"d"}, "", "break when the first kernel module loads after a reboot", func(f *flags) { f.firstLoad = true }, nil},
 		{[]string{"x"}, "", "stop at first-chance exceptions", func(f *flags) { f.firstExc = true }, nil},
-		{[]string{"n"}, "", "noisy: tell every module load", func(f *flags) { f.noisy = true }, nil},
+		{[]string{"n"}, "", "noisy: tell every module load and every place where symbols are looked for", func(f *flags) { f.noisy = true }, nil},
 		{[]string{"v"}, "", "verbose: tell how the connection comes about", func(f *flags) { f.verbose = true }, nil},
 		{[]string{"kqm"}, "", "quiet mode: no explanations", func(f *flags) { f.quiet = true }, nil},
 		{[]string{"logo"}, "<file>", "write a log file, overwriting it", nil, func(f *flags, v string) { f.log, f.logAppend = v, false }},
@@ -74,9 +72,10 @@ func options() []option {
 		{[]string{"keygen"}, "", "make a key for network debugging and print what to type on both sides", func(f *flags) { f.keygen = true }, nil},
 		{[]string{"port"}, "<n>", "the UDP port of -keygen (default 50000)", nil, func(f *flags, v string) { f.port = v }},
 		{[]string{"hostip"}, "<address>", "this machine's address for -keygen, as the target reaches it", nil, func(f *flags, v string) { f.hostip = v }},
-		{[]string{"y"}, "<path>", "symbol path (noted, not used yet)", nil, note("y")},
-		{[]string{"i"}, "<path>", "image path (noted, not used yet)", nil, note("i")},
-		{[]string{"srcpath"}, "<path>", "source path (noted, not used yet)", nil, note("srcpath")},
+		{[]string{"y"}, "<path>", "symbol path, as in .sympath; before what _NT_SYMBOL_PATH says", nil, func(f *flags, v string) { f.symbols = v }},
+		{[]string{"i"}, "<path>", "image path, as in .exepath", nil, func(f *flags, v string) { f.images = v }},
+		{[]string{"srcpath"}, "<path>", "source path, as in .srcpath", nil, func(f *flags, v string) { f.sources = v }},
+		{[]string{"s"}, "", "load the symbols of all modules at the first stop", func(f *flags) { f.loadAll = true }, nil},
 		{[]string{"version"}, "", "print the version", func(f *flags) { f.version = true }, nil},
 		{[]string{"?", "h", "help"}, "", "print this", func(f *flags) { f.help = true }, nil},
 	}

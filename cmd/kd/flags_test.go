@@ -25,7 +25,7 @@ func TestParse(t *testing.T) {
 		{"/?", func(f flags) bool { return f.help }},
 		{"--version", func(f flags) bool { return f.version }},
 		{"", func(f flags) bool { return f.kernel == nil && !f.demo }},
-		{"-y srv* -k com:", func(f flags) bool { return len(f.notes) == 1 && *f.kernel == "com:" }},
+		{"-y srv* -k com:", func(f flags) bool { return f.symbols == "srv*" && *f.kernel == "com:" }},
 	} {
 		f, err := parse(strings.Fields(c.in))
 		if err != nil || !c.check(f) {

@@ -97,9 +97,12 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		}
 	}
 	fmt.Fprintf(text, "\n%s\n\n", banner())
-	for _, n := range f.notes {
-		fmt.Fprintln(text, n)
+	files, err := newSymbolFiles(&f, os.Getenv, func(t string) { fmt.Fprintln(text, t) })
+	if err != nil {
+		fmt.Fprintln(stderr, "kd:", err)
+		return exitUsage
 	}
+	defer files.finder.Close()
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -137,6 +140,11 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		Name: "Remote KD: " + k.String(), Config: cfg, StopFirstChance: f.firstExc, CacheSize: cacheSize(os.Getenv, stderr),
 	})
 	s := command.NewSession(e, stdout, command.Options{Quiet: f.quiet, Verbose: f.verbose})
+	set := files.use(e, s)
+	defer set.Close()
+	if f.loadAll {
+		f.commands = append([]string{"ld *"}, f.commands...)
+	}
 	if f.log != "" {
 		if err := s.OpenLog(f.log, f.logAppend); err != nil {
 			fmt.Fprintln(stderr, "kd:", err)

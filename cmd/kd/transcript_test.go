@@ -36,7 +36,8 @@ import (
 //
 // The lines of an .in are typed, each when the debugger waits at a prompt.
 // {nt!Name} in them stands for nt+0x..., the place of a symbol that the
-// debugger does not know yet, and {tmp} for a folder of the session. Lines that
+// debugger does not know yet, {tmp} for a folder of the session, and {images} for
+// the one with the machine's images and symbol files. Lines that
 // begin with # are for the stage hands:
 //
 //	#kd args           start a debugger; quotes keep blanks together. A machine
@@ -93,9 +94,19 @@ var (
 	jsonNow    = regexp.MustCompile(`"time":"[^"]*"`)
 )
 
+// images is the folder with the images of the simulated machine and their symbols.
+func images() string {
+	dir, err := filepath.Abs(filepath.Join("..", "..", "sim", "kernel", "image"))
+	if err != nil {
+		panic(err)
+	}
+	return dir
+}
+
 func normalise(s string, at *stage) string {
 	s = strings.ReplaceAll(s, at.socket, "<socket>")
 	s = strings.ReplaceAll(s, at.tmp, "<tmp>")
+	s = strings.ReplaceAll(s, images(), "<images>")
 	s = strings.ReplaceAll(s, rundir.Path(), "<run>")
 	for name, p := range at.ports {
 		s = regexp.MustCompile(`\b`+strconv.Itoa(p)+`\b`).ReplaceAllString(s, "<"+name+">")
@@ -130,6 +141,10 @@ func TestTranscripts(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	t.Setenv(rundir.Env, dir)
+	for _, v := range []string{"_NT_SYMBOL_PATH", "_NT_ALT_SYMBOL_PATH", "_NT_EXECUTABLE_IMAGE_PATH"} {
+		t.Setenv(v, "")
+	}
+	t.Setenv("DBGHELP_HOMEDIR", dir) // no cache of the person who runs this
 	srv := startServer(t)
 	t.Run("families", func(t *testing.T) {
 		for _, file := range files {
@@ -569,6 +584,7 @@ var symbolRef = regexp.MustCompile(`\{(\w+)!([\w.]+)\}`)
 // expand puts folders and places of symbols into a line.
 func (s *stage) expand(line string) string {
 	line = strings.ReplaceAll(line, "{tmp}", s.tmp)
+	line = strings.ReplaceAll(line, "{images}", images())
 	line = strings.ReplaceAll(line, "{socket}", s.socket)
 	for name, p := range s.ports {
 		line = strings.ReplaceAll(line, "{"+name+"}", strconv.Itoa(p))
