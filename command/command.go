@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"openkd/engine"
+	"openkd/sharing"
 	"openkd/target"
 )
 
@@ -92,6 +93,11 @@ type Session struct {
 
 // Options are fixed for the life of a Session.
 type Options struct {
+	// Share is where the session is shared; nil: it cannot be.
+	Share *sharing.Hub
+	// Actor is who typed what runs. The owner of the session sets it.
+	Actor sharing.Person
+
 	Quiet   bool // -kqm: leave out advice and banners
 	Verbose bool // -v, and CTRL+V
 

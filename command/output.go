@@ -24,6 +24,11 @@ func newSink(out io.Writer) *sink {
 func (k *sink) Write(b []byte) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.toLogLocked(b)
+	return k.out.Write(b)
+}
+
+func (k *sink) toLogLocked(b []byte) {
 	if k.log != nil && k.bad == nil {
 		// Unbuffered on purpose: a log survives a killed debugger.
 		if _, err := k.log.Write(b); err != nil {
@@ -31,7 +36,6 @@ func (k *sink) Write(b []byte) (int, error) {
 			io.WriteString(k.out, "The log file "+k.log.Name()+" cannot be written any more: "+err.Error()+"\n")
 		}
 	}
-	return k.out.Write(b)
 }
 
 // logOnly writes what the terminal shows anyway: the prompt and what was typed.
@@ -52,4 +56,14 @@ func (s *Session) SetOutput(w io.Writer) {
 	s.out.mu.Lock()
 	s.out.out = w
 	s.out.mu.Unlock()
+}
+
+// PrintBy shows a text in another way than Output: it goes to the log, and show
+// is called in its place in the order of the output.
+func (s *Session) PrintBy(text string, show func()) {
+	k := s.out
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.toLogLocked([]byte(text))
+	show()
 }

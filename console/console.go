@@ -16,6 +16,7 @@ import (
 
 	"openkd/command"
 	"openkd/engine"
+	"openkd/sharing"
 	"openkd/target"
 )
 
@@ -78,6 +79,9 @@ func Run(ctx context.Context, opt Options) int {
 	k := &console{opt: opt, s: opt.Session, e: opt.Engine, changed: make(chan struct{}, 1)}
 	k.ctx, k.stop = context.WithCancel(ctx)
 	defer k.stop()
+	if k.stays() {
+		k.opt.In = never()
+	}
 	return k.main()
 }
 
@@ -92,12 +96,16 @@ type console struct {
 	js   *jsonOut
 	wg   sync.WaitGroup
 
+	local io.Writer      // what this console shows, see share.go
+	actor sharing.Person // who runs the command; the owner's
+
 	changed chan struct{} // something that the owner looks at while it waits
 
 	mu      sync.Mutex
 	cancel  context.CancelFunc // of the command or wait of the owner
 	busy    bool               // a command runs (not just a wait)
 	prompt  *target.Event      // the target asks
+	unask   context.CancelFunc // ends the wait for what it asks; nil: none yet
 	leave   bool               // CTRL+B
 	asking  bool               // the owner waits at a prompt
 	asked   int                // break-ins since the last stop
@@ -110,15 +118,17 @@ type console struct {
 	greeted bool         // the banner was shown; of the goroutine of render
 	stage   target.Stage // the last one told
 
+	farewell string // what those are told who share the session
+
 	failed  atomic.Bool // a command failed
 	pending []string    // -cf and -c, not run yet
 }
 
 func (k *console) main() int {
-	hooks := keys{key: k.key, line: k.early, change: k.poke}
+	hooks := keys{key: k.key, line: k.arrives(k.early), change: k.poke}
 	if k.opt.JSON {
 		k.js = newJSON(k.opt.Out)
-		hooks = keys{key: func(byte) bool { return true }, line: k.js.early(k), change: k.poke}
+		hooks = keys{key: func(byte) bool { return true }, line: k.arrives(k.js.early(k)), change: k.poke}
 	}
 	in, isFile := k.opt.In.(*os.File)
 	out, outFile := k.opt.Out.(*os.File)
@@ -142,9 +152,9 @@ func (k *console) main() int {
 	if outFile && k.js == nil && term.IsTerminal(descriptor(out)) {
 		text = &visible{w: text}
 	}
-	k.s.SetOutput(text)
+	k.s.SetOutput(k.share(text))
 	if k.s.Input == nil && !k.opt.JSON {
-		k.s.Input = k.src.next
+		k.s.Input = k.input
 	}
 	if k.tty && k.s.Clear == nil {
 		k.s.Clear = func() { io.WriteString(out, "\x1b[2J\x1b[H") }
@@ -177,6 +187,7 @@ func (k *console) main() int {
 
 	code := k.owner()
 
+	k.endShare()
 	k.stop()
 	k.wg.Wait()
 	if err := k.s.CloseLog(); err != nil {
@@ -191,7 +202,11 @@ func (k *console) main() int {
 // say shows a line of the console itself.
 func (k *console) say(format string, args ...any) {
 	if k.js != nil {
-		k.js.event("notice", time.Now(), map[string]any{"text": strings.TrimRight(fmt.Sprintf(format, args...), "\n")})
+		text := fmt.Sprintf(format, args...)
+		k.js.event("notice", time.Now(), map[string]any{"text": strings.TrimRight(text, "\n")})
+		if k.s.Share != nil {
+			k.s.Share.Append(sharing.Entry{Kind: sharing.EntryNotice, Text: text})
+		}
 		return
 	}
 	k.s.Print(fmt.Sprintf(format, args...))
@@ -261,6 +276,9 @@ func (k *console) owner() int {
 			continue
 		}
 		line, id, err := k.line()
+		if err != nil && k.s.Share != nil {
+			k.s.Share.SetPrompt("", k.state(), 0)
+		}
 		switch {
 		case errors.Is(err, io.EOF):
 			if k.js == nil {
@@ -271,6 +289,7 @@ func (k *console) owner() int {
 			continue // the state changed; look again
 		}
 		if q := k.run(line, id); q != nil {
+			k.leaves(line)
 			return k.quit(q.Leave)
 		}
 	}
@@ -345,16 +364,22 @@ func (k *console) note(err error) {
 }
 
 // line is the next command line: of -cf and -c first.
-func (k *console) line() (line string, id any, err error) {
+func (k *console) line() (l sharing.Line, id any, err error) {
 	prompt := k.s.Prompt()
+	if k.s.Share != nil {
+		prompt = k.s.Share.PromptMark() + prompt
+	}
 	if len(k.pending) > 0 {
 		k.mu.Lock()
-		line, k.pending = k.pending[0], k.pending[1:]
+		l.Text, k.pending = k.pending[0], k.pending[1:]
 		k.mu.Unlock()
-		if k.js == nil {
-			k.s.Print(prompt + line + "\n")
-		}
-		return line, nil, nil
+		k.s.PrintBy(prompt+l.Text+"\n", func() {
+			k.typed(l.Text, prompt)
+			if k.js == nil {
+				io.WriteString(k.local, prompt+l.Text+"\n")
+			}
+		})
+		return l, nil, nil
 	}
 	ctx, end := k.begin(false)
 	defer end()
@@ -367,24 +392,29 @@ func (k *console) line() (line string, id any, err error) {
 		k.mu.Unlock()
 	}()
 	k.poke() // what changed before
-	if k.js != nil {
-		return k.js.next(ctx, k)
+	l, id, err = k.take(ctx, prompt, "halted")
+	switch {
+	case err != nil:
+	case !l.Local():
+		k.echo(l, prompt)
+	case k.js != nil:
+		k.typed(l.Text, prompt)
+	default:
+		k.s.PrintBy(prompt+l.Text+"\n", func() { k.typed(l.Text, prompt) })
 	}
-	line, err = k.src.next(ctx, prompt)
-	if err == nil {
-		k.s.LogInput(prompt + line + "\n")
-	}
-	return line, nil, err
+	return l, id, err
 }
 
 // run runs one line; it returns what ends the session.
-func (k *console) run(line string, id any) *command.Quit {
+func (k *console) run(l sharing.Line, id any) *command.Quit {
 	ctx, end := k.begin(true)
 	if k.js != nil {
 		k.js.start(id)
 	}
+	k.actor, k.s.Actor = l.Person, l.Person
+	stop := k.stopNumber()
 	stopWatch, stopPrompts := k.watchEnd(), k.watchPrompts()
-	err := k.s.Execute(ctx, line)
+	err := k.s.Execute(ctx, l.Text)
 	stopPrompts()
 	stopWatch()
 	end()
@@ -402,11 +432,14 @@ func (k *console) run(line string, id any) *command.Quit {
 			k.say("Command cancelled.\n")
 		}
 	default:
-		k.note(err)
+		if l.Local() {
+			k.note(err)
+		}
 	}
 	if k.js != nil {
-		k.js.result(k, id, line, err)
+		k.js.result(k, id, l, err, stop)
 	}
+	k.ended(l, err, stop)
 	if quit {
 		return q
 	}
@@ -500,13 +533,31 @@ func (k *console) ask(ctx context.Context) {
 	if p == nil {
 		return
 	}
-	line, err := k.src.next(ctx, "Input> ")
+	// A program may answer, too, with answerTarget.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	k.mu.Lock()
+	k.unask = cancel
+	k.mu.Unlock()
+	l, _, err := k.take(ctx, "Input> ", "asks")
+	line := l.Text
 	if errors.Is(err, io.EOF) {
 		// Nobody can answer. An empty answer lets the target go on.
 		line, err = "", nil
 	}
+	if k.s.Share != nil && (err != nil || l.Local()) {
+		k.s.Share.SetPrompt("", k.state(), 0)
+	}
 	if err != nil {
 		return
+	}
+	if k.s.Share != nil {
+		if l.Local() {
+			k.typed(line, "Input> ")
+		} else {
+			k.echo(l, "Input> ")
+			k.s.Share.Append(sharing.Entry{Kind: sharing.EntryResult, From: l.ID, Who: l.Name, ID: l.Request, Text: l.Text, OK: true, Name: k.state()})
+		}
 	}
 	if n := int(p.MaxAnswer); n > 0 && len(line) >= n {
 		line = line[:n-1]
@@ -737,6 +788,9 @@ func (k *console) early(line string) bool {
 	if len(f) == 0 {
 		return false
 	}
+	if k.earlyShare(line) {
+		return true
+	}
 	switch strings.ToLower(f[0]) {
 	case ".key":
 		if len(f) == 2 {
@@ -793,8 +847,13 @@ func (k *console) Event(ev engine.Event) {
 	k.mu.Unlock()
 	if k.js != nil {
 		k.js.send(k, ev)
-	} else if text := k.render(ev, verbose, noisy); text != "" {
-		k.s.Print(text)
+	}
+	if k.s.Share != nil {
+		k.tell(ev, k.render(ev, verbose, noisy))
+	} else if k.js == nil {
+		if text := k.render(ev, verbose, noisy); text != "" {
+			k.s.Print(text)
+		}
 	}
 	k.poke()
 }

@@ -15,6 +15,7 @@ import (
 	"openkd/command"
 	"openkd/engine"
 	"openkd/engine/expr"
+	"openkd/sharing"
 	"openkd/target"
 )
 
@@ -98,14 +99,21 @@ func (j *jsonOut) start(id any) {
 }
 
 // result ends a command.
-func (j *jsonOut) result(k *console, id any, line string, err error) {
+func (j *jsonOut) result(k *console, id any, l sharing.Line, err error, before uint64) {
 	state := k.state()
+	stop := k.newStop(before)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.running, j.id = false, nil
-	v := map[string]any{"type": "result", "command": line, "output": j.takeLocked(), "state": state, "ok": err == nil || errors.Is(err, command.ErrQuit)}
+	v := map[string]any{"type": "result", "command": l.Text, "output": j.takeLocked(), "state": state, "ok": err == nil || errors.Is(err, command.ErrQuit)}
 	if id != nil {
 		v["id"] = id
+	}
+	if !l.Local() {
+		v["who"] = l.Name
+	}
+	if stop != nil {
+		v["stop"] = json.RawMessage(stop)
 	}
 	if state == "halted" {
 		v["prompt"] = k.s.Prompt()
@@ -216,16 +224,10 @@ func (j *jsonOut) early(k *console) func(line string) bool {
 			k.failed.Store(true)
 			return fail(err)
 		case r.Answer != nil:
-			k.mu.Lock()
-			open := k.prompt != nil
-			k.prompt = nil
-			k.mu.Unlock()
-			if !open {
-				return fail(errors.New("the target asks nothing"))
+			if err := k.answerTarget(*r.Answer); err != nil {
+				return fail(err)
 			}
-			text := *r.Answer
-			k.aside("The answer did not reach the target", func(ctx context.Context) error { return k.e.Answer(ctx, text) })
-			reply["answer"] = text
+			reply["answer"] = *r.Answer
 		case r.Do != "":
 			reply["do"] = r.Do
 			switch r.Do {
@@ -275,6 +277,11 @@ func hex64(v uint64) string { return fmt.Sprintf("0x%016x", v) }
 
 // send writes an event of the target.
 func (j *jsonOut) send(k *console, ev engine.Event) {
+	j.event(ev.Kind.String(), ev.Time, eventFields(ev))
+}
+
+// eventFields is what a program is told of an event, besides its name and time.
+func eventFields(ev engine.Event) map[string]any {
 	f := map[string]any{}
 	if ev.Text != "" {
 		f["text"] = strings.ToValidUTF8(ev.Text, "\ufffd")
@@ -300,7 +307,7 @@ func (j *jsonOut) send(k *console, ev engine.Event) {
 			f["stop"] = stopJSON(s)
 		}
 	}
-	j.event(ev.Kind.String(), ev.Time, f)
+	return f
 }
 
 func moduleJSON(m *target.Module, name string) map[string]any {

@@ -101,8 +101,9 @@ type participant struct {
 
 // Hub is one shared session.
 //
-// Concurrency: all methods may be called from any goroutine. Append calls show
-// with the hub's lock held: it must not call the hub.
+// Concurrency: all methods may be called from any goroutine; none waits for a
+// client. A program whose own console is to show the same order as the log
+// appends and shows under a lock of its own.
 type Hub struct {
 	o  Options
 	id []byte
@@ -111,20 +112,21 @@ type Hub struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	mu      sync.Mutex
-	host    Host
-	log     *entryLog
-	urgent  uint64 // the last entry that is to go out at once
-	parts   map[uint32]*participant
-	nextID  uint32
-	conns   map[*connection]struct{}
-	queue   []queued
-	local   int // how many of queue are of the own console
-	arrival func()
-	prompt  string
-	state   string
-	closed  bool
-	ending  string // what clients are told at the end
+	mu       sync.Mutex
+	host     Host
+	log      *entryLog
+	urgent   uint64 // the last entry that is to go out at once
+	parts    map[uint32]*participant
+	nextID   uint32
+	conns    map[*connection]struct{}
+	queue    []queued
+	local    int // how many of queue are of the own console
+	arrival  func()
+	prompt   string
+	state    string
+	promptOf uint32
+	closed   bool
+	ending   string // what clients are told at the end
 
 	keyboard keyboard
 	doors    doors
@@ -195,19 +197,14 @@ func (h *Hub) theHost() Host {
 	return h.host
 }
 
-// Append adds an entry to the log and gives it to everybody. show, if not nil,
-// is called in the order of the log: it is how the program's own console sees
-// the entry.
-func (h *Hub) Append(e Entry, show func()) {
+// Append adds an entry to the log and gives it to everybody.
+func (h *Hub) Append(e Entry) {
 	if e.Time == 0 {
 		e.Time = h.o.Now().UnixNano()
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.appendLocked(e)
-	if show != nil {
-		show()
-	}
 }
 
 func (h *Hub) appendLocked(e Entry) {
@@ -247,19 +244,20 @@ func poke(c chan struct{}) {
 }
 
 // SetPrompt says that a line is waited for at this prompt; "" that none is.
-// state is the session's, in one word.
-func (h *Hub) SetPrompt(prompt, state string) {
+// state is the session's, in one word. of is who may answer; 0: all who may
+// type.
+func (h *Hub) SetPrompt(prompt, state string, of uint32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if prompt == h.prompt && state == h.state {
+	if prompt == h.prompt && state == h.state && of == h.promptOf {
 		return
 	}
-	h.prompt, h.state = prompt, state
-	h.appendLocked(Entry{Kind: EntryPrompt, Prompt: prompt, Name: state, Time: h.o.Now().UnixNano()})
+	h.prompt, h.state, h.promptOf = prompt, state, of
+	h.appendLocked(Entry{Kind: EntryPrompt, Prompt: prompt, Name: state, From: of, Time: h.o.Now().UnixNano()})
 }
 
-// Command says that a line is being run. show is as in Append.
-func (h *Hub) Command(l Line, prompt string, show func()) {
+// Command says that a line is being run.
+func (h *Hub) Command(l Line, prompt string) {
 	h.mu.Lock()
 	h.prompt = ""
 	if p := h.parts[l.ID]; p != nil {
@@ -268,7 +266,7 @@ func (h *Hub) Command(l Line, prompt string, show func()) {
 	h.mu.Unlock()
 	// Who ran what is written before it runs.
 	h.o.Logger.Info("command", "audit", "command", "owner", l.String(), "id", l.ID, "command", clip(clean(l.Text, 4096), 4096))
-	h.Append(Entry{Kind: EntryCommand, From: l.ID, Who: l.Name, ID: l.Request, Text: l.Text, Prompt: prompt}, show)
+	h.Append(Entry{Kind: EntryCommand, From: l.ID, Who: l.Name, ID: l.Request, Text: l.Text, Prompt: prompt})
 }
 
 // Local notes that the program's own console holds a line more.
@@ -370,7 +368,7 @@ func (h *Hub) announce(e Entry) {
 	case host != nil:
 		host.Announce(e)
 	default:
-		h.Append(e, nil)
+		h.Append(e)
 	}
 }
 

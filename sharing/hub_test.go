@@ -26,8 +26,9 @@ type program struct {
 	stop chan struct{}
 	wg   sync.WaitGroup
 
-	mu   sync.Mutex
-	done []string // Do
+	order sync.Mutex
+	mu    sync.Mutex
+	done  []string // Do
 }
 
 // viewText collects text.
@@ -63,7 +64,15 @@ func (v *viewText) until(t *testing.T, part string) {
 	}
 }
 
-func (p *program) Announce(e Entry) { p.h.Append(e, func() { p.own.add(e.Text) }) }
+// put appends and shows in one order.
+func (p *program) put(e Entry, text string) {
+	p.order.Lock()
+	defer p.order.Unlock()
+	p.h.Append(e)
+	p.own.add(text)
+}
+
+func (p *program) Announce(e Entry) { p.put(e, e.Text) }
 
 func (p *program) Do(who Person, op Op, text string) error {
 	p.mu.Lock()
@@ -86,7 +95,7 @@ func (p *program) run(gate chan struct{}) {
 	p.h.OnArrival(func() { poke(arrival) })
 	n := 0
 	for {
-		p.h.SetPrompt(p.h.PromptMark()+fmt.Sprintf("%d> ", n), "halted")
+		p.h.SetPrompt(p.h.PromptMark()+fmt.Sprintf("%d> ", n), "halted", 0)
 		l, ok := p.h.Take(func() bool { return false })
 		if !ok {
 			select {
@@ -97,7 +106,10 @@ func (p *program) run(gate chan struct{}) {
 			}
 		}
 		n++
-		p.h.Command(l, fmt.Sprintf("%d> ", n-1), func() { p.own.add(fmt.Sprintf("[%s] %d> %s\n", l.Name, n-1, l.Text)) })
+		p.order.Lock()
+		p.h.Command(l, fmt.Sprintf("%d> ", n-1))
+		p.own.add(fmt.Sprintf("[%s] %d> %s\n", l.Name, n-1, l.Text))
+		p.order.Unlock()
 		if l.Text == "block" {
 			select {
 			case <-gate:
@@ -105,8 +117,8 @@ func (p *program) run(gate chan struct{}) {
 			}
 		}
 		out := "answer to " + l.Text + "\n"
-		p.h.Append(Entry{Kind: EntryText, Text: out}, func() { p.own.add(out) })
-		p.h.Append(Entry{Kind: EntryResult, From: l.ID, ID: l.Request, OK: true, Name: "halted"}, nil)
+		p.put(Entry{Kind: EntryText, Text: out}, out)
+		p.h.Append(Entry{Kind: EntryResult, From: l.ID, ID: l.Request, OK: true, Name: "halted"})
 	}
 }
 
@@ -278,7 +290,7 @@ func TestTogether(t *testing.T) {
 	}
 	for i := range 100 {
 		text := fmt.Sprintf("print %d\n", i)
-		p.h.Append(Entry{Kind: EntryEvent, Name: "print", Text: text}, func() { p.own.add(text) })
+		p.put(Entry{Kind: EntryEvent, Name: "print", Text: text}, text)
 	}
 	wg.Wait()
 	cat := join3(t, p, "BOX\\cat", Via{}, nil)
@@ -396,7 +408,7 @@ func TestGone(t *testing.T) {
 	ann.cut()
 	p.own.until(t, "ann (local) has not come back")
 	for i := range 50 {
-		p.h.Append(Entry{Kind: EntryText, Text: fmt.Sprintf("missed %d\n", i)}, nil)
+		p.h.Append(Entry{Kind: EntryText, Text: fmt.Sprintf("missed %d\n", i)})
 	}
 	close(hold)
 	ann.wait("the way back", func() bool { return len(ann.links) == 2 })
@@ -424,7 +436,7 @@ func TestSlow(t *testing.T) {
 		t.Fatal(k, err)
 	}
 	for i := range 3000 {
-		p.h.Append(Entry{Kind: EntryText, Text: fmt.Sprintf("text %d\n", i)}, nil)
+		p.h.Append(Entry{Kind: EntryText, Text: fmt.Sprintf("text %d\n", i)})
 		if i%100 == 0 {
 			ann.run(fmt.Sprint("still quick ", i))
 		}
