@@ -192,7 +192,7 @@ func (e *Engine) Routine(ctx context.Context, addr uint64, name func(addr uint64
 			return false, err
 		}
 		if found || ok {
-			return ok && found && g.Start == f.Start, nil
+			return ok && g.Start == r.Start, nil
 		}
 		if s, ok := name(to); ok {
 			return s == r.Start, nil

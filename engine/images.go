@@ -117,7 +117,8 @@ type view struct {
 	listed  bool // mods is the target's own list
 	images  map[uint64]unwind.Image
 	missing []target.Request
-	tail    uint64 // where known stack memory ends, if somebody looked behind it
+	files   *fileWish // files to be looked for before the target is asked; nil: only those at hand
+	tail    uint64    // where known stack memory ends, if somebody looked behind it
 	hasTail bool
 }
 
@@ -179,16 +180,47 @@ func (v *view) fetch(list bool) error {
 	return nil
 }
 
+// fileWish is which modules a walk has met whose files nobody has looked for.
+type fileWish struct {
+	tried map[uint64]bool // by base
+	todo  []uint64
+}
+
+// wish notes a module, and says whether its files are to be looked for first.
+func (w *fileWish) wish(base uint64) bool {
+	if w == nil || w.tried[base] {
+		return false
+	}
+	w.tried[base] = true
+	w.todo = append(w.todo, base)
+	return true
+}
+
 // errNoModule: an address is in no module that is known.
 var errNoModule = errors.New("the address is in no known module")
 
 // look does something with what is known, fetches what it missed in one
 // exchange, and does it again, until nothing is missing.
 func (e *Engine) look(ctx context.Context, h *halt, a *arch.Arch, f func(v *view) error) error {
+	return e.lookWith(ctx, h, a, nil, f)
+}
+
+// lookWith is look that looks for the files of modules first, so that what they hold
+// is not read from the target. That may take as long as downloads do.
+func (e *Engine) lookWith(ctx context.Context, h *halt, a *arch.Arch, files *fileWish, f func(v *view) error) error {
 	listed := false
 	for round := 0; ; round++ {
 		v := e.newView(ctx, h, a)
+		v.files = files
 		err := f(v)
+		if files != nil && len(files.todo) > 0 && round < maxRounds {
+			todo := files.todo
+			files.todo = nil
+			if _, err := e.LoadSymbols(ctx, todo...); err != nil {
+				return err
+			}
+			continue
+		}
 		list := !v.listed && !listed
 		if len(v.missing) == 0 && !(list && errors.Is(err, errNoModule)) || round == maxRounds {
 			return err
@@ -274,6 +306,7 @@ func (v *view) image(addr uint64) (unwind.Image, bool) {
 
 func (v *view) open(m Module) unwind.Image {
 	store := &v.e.images
+	v.files.wish(m.Base)
 	if v.e.opt.Files != nil {
 		if f := v.e.opt.Files.Image(v.ctx, m); f != nil {
 			store.mu.Lock()

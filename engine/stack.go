@@ -76,7 +76,8 @@ func (e *Engine) Regs(ctx context.Context, processor int) (unwind.Regs, error) {
 // Stack walks a stack. It first works with what is known of the halt and of
 // images; what it misses it fetches in one exchange, together with what the
 // return addresses on the stack suggest, and begins again. Where all is known it
-// costs no exchange.
+// costs no exchange. The symbols and images of the modules on the way are looked
+// for first, which may take as long as downloads do.
 //
 // How the walk ended is in the result. The error is for targets that do not
 // stand, and the context's.
@@ -90,8 +91,12 @@ func (e *Engine) Stack(ctx context.Context, from unwind.Regs, opt StackOpt) (*St
 	}
 	opt.Limit = min(opt.Limit, MaxFrames)
 	var s *Stack
-	err = e.look(ctx, h, a, func(v *view) error {
+	files := &fileWish{tried: map[uint64]bool{}}
+	err = e.lookWith(ctx, h, a, files, func(v *view) error {
 		s = v.walk(from, opt)
+		if len(files.todo) > 0 {
+			return errMissing
+		}
 		if v.needStack(s, opt); len(v.missing) > 0 {
 			v.speculate(from.SP)
 			return errMissing
