@@ -134,3 +134,25 @@ func TestSymbolExchanges(t *testing.T) {
 		t.Errorf("%d exchanges: %s", n, text)
 	}
 }
+
+// TestStackExchanges counts what a deep stack costs: nothing where the stop's bundle
+// has it, else one exchange, however many frames it has. With the image files at
+// hand no unwind data is asked for.
+func TestStackExchanges(t *testing.T) {
+	m, link := machine(t, sim.Config{Modules: 200}, 0)
+	r, _ := symbolised(t, link)
+	r.run("ld nt")
+	m.Call(40)
+	r.run("bp nt!RtlFibonacci 0n34 \"kc 1\"")
+	r.run("g")
+	text, n := r.run("k 1e")
+	if lines := strings.Count(text, "nt!RtlFibonacci"); lines != 30 || n > 1 {
+		t.Errorf("30 frames took %d exchanges, and %d were shown:\n%s", n, lines, text)
+	}
+	if text, n := r.run("k 1e"); n != 0 || strings.Count(text, "\n") != 31 {
+		t.Errorf("once more, it took %d exchanges:\n%s", n, text)
+	}
+	if text, n := r.run("k 3"); n != 0 || strings.Count(text, "\n") != 4 {
+		t.Errorf("its top took %d exchanges:\n%s", n, text)
+	}
+}
