@@ -98,6 +98,10 @@ func (o Lines) openNet(ctx context.Context, k connstr.Link, cfg target.Config) (
 			if err != nil {
 				return nil, err
 			}
+			// target= takes a target from another debugger when somebody says so,
+			// which is now; not when one debugger loses it to the other and both
+			// would take it in turns.
+			nc.Polite = true
 			return h, nil
 		},
 		Temporary: func(error) bool { return true },

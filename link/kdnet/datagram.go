@@ -54,9 +54,29 @@ var (
 //
 // Concurrency: none.
 type seal struct {
-	block cipher.Block
-	mac   hash.Hash
-	sum   [sha256.Size]byte
+	block    cipher.Block
+	enc, dec blockMode
+	mac      hash.Hash
+	sum      [sha256.Size]byte
+}
+
+// blockMode is a mode that takes another IV: the one of AES does. Making a new
+// one for each datagram would be half of the garbage.
+type blockMode interface {
+	cipher.BlockMode
+	SetIV([]byte)
+}
+
+// crypt runs b through the mode that make makes, or through the kept one.
+func crypt(kept *blockMode, make func(cipher.Block, []byte) cipher.BlockMode, block cipher.Block, iv, b []byte) {
+	if m := *kept; m != nil {
+		m.SetIV(iv)
+		m.CryptBlocks(b, b)
+		return
+	}
+	m := make(block, iv)
+	*kept, _ = m.(blockMode)
+	m.CryptBlocks(b, b)
 }
 
 // newSeal returns the seal of a channel. key encrypts; control is the key of
@@ -80,6 +100,8 @@ func (s *seal) tag(header, plain []byte) []byte {
 	return s.mac.Sum(s.sum[:0])[:tagSize]
 }
 
+var zeros [padMask]byte
+
 // meta is what stands in front of the payload.
 type meta struct {
 	protocol byte
@@ -100,10 +122,10 @@ func (s *seal) append(b []byte, m meta, payload []byte) []byte {
 	}
 	b = binary.BigEndian.AppendUint64(b, word)
 	b = append(b, payload...)
-	b = append(b, make([]byte, pad)...)
+	b = append(b, zeros[:pad]...)
 	plain := b[at+headerSize:]
 	tag := s.tag(b[at:at+headerSize], plain)
-	cipher.NewCBCEncrypter(s.block, tag).CryptBlocks(plain, plain)
+	crypt(&s.enc, cipher.NewCBCEncrypter, s.block, tag, plain)
 	return append(b, tag...)
 }
 
@@ -124,7 +146,7 @@ func (s *seal) open(buf, d []byte, host bool) (meta, []byte, error) {
 	}
 	tag := d[len(d)-tagSize:]
 	buf = append(buf[:0], d[headerSize:len(d)-tagSize]...)
-	cipher.NewCBCDecrypter(s.block, tag).CryptBlocks(buf, buf)
+	crypt(&s.dec, cipher.NewCBCDecrypter, s.block, tag, buf)
 	if !hmac.Equal(tag, s.tag(d[:headerSize], buf)) {
 		return meta{}, nil, errTag
 	}

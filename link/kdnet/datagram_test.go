@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"openkd/kdproto"
 )
 
 func TestParseKey(t *testing.T) {
@@ -152,4 +154,19 @@ func FuzzKey(f *testing.F) {
 			}
 		}
 	})
+}
+
+// BenchmarkSeal makes and opens a datagram with a full packet.
+func BenchmarkSeal(b *testing.B) {
+	k := key1234(b)
+	out, in := newSeal(k, k), newSeal(k, k)
+	payload, frame, plain := make([]byte, kdproto.HeaderSize+kdproto.MaxPayload), make([]byte, 0, maxDatagram), make([]byte, 0, maxDatagram)
+	b.SetBytes(int64(len(payload)))
+	b.ReportAllocs()
+	for b.Loop() {
+		frame = out.append(frame[:0], meta{protocol: 5, sequence: 1}, payload)
+		if _, _, err := in.open(plain, frame, false); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

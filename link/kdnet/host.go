@@ -22,6 +22,7 @@ const (
 	DefaultResendWait = 15 * time.Millisecond
 	DefaultRetries    = 20
 	DefaultConnect    = 500 * time.Millisecond
+	DefaultQuiet      = 10 * time.Second
 	DefaultSilence    = time.Minute
 	DefaultQueue      = 256
 )
@@ -35,9 +36,6 @@ const (
 	// checkSize is the size of the target's connection check (4.7).
 	checkSize = 12
 
-	// alive is how long ago a target may have been heard that is still there: it
-	// says something every 3 s.
-	alive = 10 * time.Second
 	// echo is how long after a RESET of ours another one counts as its answer.
 	echo = 250 * time.Millisecond
 	// resetTries is how often an unanswered RESET is sent. A target that runs
@@ -47,16 +45,22 @@ const (
 	// for another offer before its next one.
 	askTries = 4
 	// candidates bounds the offers that were answered and not yet taken up.
-	candidates = 4
+	candidates = 8
+	// politeFactor is how many times less often a polite host asks.
+	politeFactor = 6
 	// resolveEvery is how often the name of a target is looked up again.
 	resolveEvery = 30 * time.Second
 	// doubt is how many datagrams of the target in a row our key does not open
 	// when it is no longer the target's.
 	doubt = 3
-	// burst and perSecond bound the work for datagrams that are not the
-	// target's: those that cost a decryption, and those that are answered.
-	burst, perSecond             = 200, 500
-	answerBurst, answerPerSecond = 10, 10
+	// Bounds of what is done for others than the target, each of them by
+	// itself (fair): datagrams that cost a decryption, authentic offers that are
+	// answered, and datagrams that nobody has authenticated and that make us ask
+	// for an offer. The last two have a bound for all together, too.
+	workBurst, workPerSecond     = 32, 20
+	answerBurst, answerPerSecond = 8, 4
+	askBurst, askPerSecond       = 2, 1
+	allBurst, allPerSecond       = 100, 100
 )
 
 // Conn is what a host and a target need of a UDP socket. *net.UDPConn is one.
@@ -77,12 +81,16 @@ type Config struct {
 	// debugger it has. "": wait for an offer, in both address families;
 	// "0.0.0.0" and "::": in that one.
 	Target string
+	// Polite leaves a target that has another debugger to it, whatever Target
+	// says.
+	Polite bool
 
 	// Times and bounds; zero means the default.
 	Retransmit time.Duration // until an unacknowledged packet is sent again: 500 ms
 	ResendWait time.Duration // the same after a RESEND: 15 ms
 	Retries    int           // transmissions before link.ErrNoAnswer: 20
 	Connect    time.Duration // between connect requests: 500 ms
+	Quiet      time.Duration // without any sign of life until the target is asked for one: 10 s
 	Silence    time.Duration // without any sign of life until the link ends: 1 min
 	Queue      int           // packets received and not yet fetched: 256
 
@@ -102,6 +110,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Retransmit, DefaultRetransmit)
 	def(&c.ResendWait, DefaultResendWait)
 	def(&c.Connect, DefaultConnect)
+	def(&c.Quiet, DefaultQuiet)
 	def(&c.Silence, DefaultSilence)
 	if c.Retries <= 0 {
 		c.Retries = DefaultRetries
@@ -178,8 +187,10 @@ type Host struct {
 	sess  *session
 	prev  *seal      // of the session before, to know its late datagrams
 	cands []*session // answered offers, the newest last
-	work  bucket     // for datagrams of strangers
-	asked bucket     // for answers and requests
+	work  *fair      // for datagrams of strangers
+	reply *fair      // for answers to offers
+	nudge *fair      // for asking for an offer
+	all   bucket     // for both of these
 
 	sendID  uint32
 	unacked bool // a packet with sendID is out; its ACK may still come
@@ -202,13 +213,13 @@ type Host struct {
 
 	heard   time.Time // the last sign of life of the target
 	spoken  time.Time // the last datagram that our key opened
-	badFrom netip.AddrPort
-	badByte byte
-	badAt   time.Time
+	probed  time.Time // the last time that a quiet target was asked
+	bad     sighting  // whose datagrams the key does not open
+	badByte byte      // their protocol byte
+	held    sighting  // a target with another debugger
 	heldBy  netip.AddrPort
-	heldAt  netip.AddrPort
-	rival   netip.AddrPort
-	streak  int // datagrams of the peer that did not open, one after the other
+	rival   sighting // another target with the key and port of ours
+	streak  int      // datagrams of the peer that did not open, one after the other
 
 	request time.Time // last connect request
 	addrs   []netip.AddrPort
@@ -236,7 +247,8 @@ func Listen(ctx context.Context, cfg Config) (*Host, error) {
 		cfg: cfg, control: newSeal(cfg.Key, cfg.Key), target: w, addrs: addrs,
 		packets: make(chan link.Packet, cfg.Queue), plain: make([]byte, 0, maxDatagram), dead: make(chan struct{}), sendSem: make(chan struct{}, 1),
 		sendID: hostFirst, heard: now, seed: maphash.MakeSeed(),
-		work: bucket{size: burst, rate: perSecond}, asked: bucket{size: answerBurst, rate: answerPerSecond},
+		work: newFair(workBurst, workPerSecond), reply: newFair(answerBurst, answerPerSecond), nudge: newFair(askBurst, askPerSecond),
+		all: bucket{size: allBurst, rate: allPerSecond},
 	}
 	if err := h.open(ctx); err != nil {
 		return nil, err
@@ -313,17 +325,15 @@ func (h *Host) datagram(s Conn, from netip.AddrPort, d []byte) {
 		return
 	}
 	h.stats.BytesIn += uint64(len(d))
-	if h.sess == nil || from != h.sess.peer {
-		if !h.work.take(time.Now()) {
-			h.stats.Foreign++
-			return
-		}
+	if (h.sess == nil || from != h.sess.peer) && !h.work.take(from, time.Now()) {
+		h.stats.Foreign++
+		return
 	}
 	if channel == chanControl {
 		h.controlLocked(s, from, protocol, d)
 		return
 	}
-	h.dataLocked(from, d)
+	h.dataLocked(s, from, d)
 }
 
 // openLocked checks a datagram of the target's. What it returns is valid until
@@ -342,7 +352,9 @@ func (h *Host) controlLocked(s Conn, from netip.AddrPort, protocol byte, d []byt
 	if err != nil {
 		h.stats.BadTags++
 		if err == errTag {
-			h.badFrom, h.badByte, h.badAt = from, protocol, time.Now()
+			if h.bad.see(from, time.Now()) {
+				h.badByte = protocol
+			}
 		}
 		return
 	}
@@ -368,28 +380,30 @@ func (h *Host) controlLocked(s Conn, from netip.AddrPort, protocol byte, d []byt
 				break // its key is another one than ours
 			}
 			c.control, h.heard, h.stats.LastByte = m.sequence, now, now
-			if !c.self.IsValid() {
+			if !c.self.IsValid() && p.connected.Addr() == c.local {
 				c.self = p.connected
 			}
 			if c.self != p.connected {
-				// Somebody has taken the target over.
-				h.heldBy, h.heldAt = p.connected, from
-				h.prev, h.sess = c.seal, nil
-				h.endSendLocked(link.ErrResynced)
+				h.failLocked(&TakenError{Target: from, By: p.connected})
+				return
 			}
+			c.peer, c.socket = from, s // its port may change on the way
 			return
-		case !mine && now.Sub(h.heard) < alive:
-			// Another machine with the same key, or a record of this one.
+		case !mine && now.Sub(h.heard) < h.cfg.Quiet:
+			// Another machine with the same key, a record of this one, or this one
+			// after a restart elsewhere.
 			h.stats.Foreign++
-			h.rival = from
+			h.rival.see(from, now)
 			return
 		case p.connected.Port() != 0:
 			h.stats.Foreign++
 			return
 		}
 	}
-	if a := p.connected; a.Port() != 0 && a.Addr() != p.host.Addr() && !h.target.named() {
-		h.heldBy, h.heldAt = a, from
+	if h.othersLocked(&p) {
+		if h.held.see(from, now) {
+			h.heldBy = p.connected
+		}
 		return
 	}
 	for _, c := range h.cands {
@@ -398,7 +412,7 @@ func (h *Host) controlLocked(s Conn, from netip.AddrPort, protocol byte, d []byt
 			return
 		}
 	}
-	if !h.asked.take(now) {
+	if !h.reply.take(from, now) || !h.all.take(now) {
 		return
 	}
 	var random [nonceSize]byte
@@ -408,11 +422,36 @@ func (h *Host) controlLocked(s Conn, from netip.AddrPort, protocol byte, d []byt
 		seal: newSeal(dataKey(h.cfg.Key, body), h.cfg.Key), socket: s, peer: from, local: p.host.Addr(), protocol: protocol,
 		nonce: p.nonce, offered: p.connected.Port() == 0, control: m.sequence, answered: now,
 	}
+	h.candidateLocked(c)
+	h.writeLocked(s, from, h.control, meta{protocol: protocol, channel: chanControl, host: true, sequence: m.sequence}, body)
+}
+
+// othersLocked reports whether a target has another debugger, which keeps it.
+func (h *Host) othersLocked(p *poke) bool {
+	switch {
+	case p.connected.Port() == 0:
+		return false
+	case !h.target.named():
+		// It says so to us unasked: the port alone may be changed on the way.
+		return p.connected.Addr() != p.host.Addr()
+	}
+	return h.cfg.Polite && p.connected != p.host
+}
+
+// candidateLocked keeps an answered offer. When there are too many, whoever has
+// most of them loses the oldest: one that offers a lot does not push others
+// out.
+func (h *Host) candidateLocked(c *session) {
 	if len(h.cands) == candidates {
-		h.cands = append(h.cands[:0], h.cands[1:]...)
+		of, most := map[netip.Addr]int{}, 0
+		for _, o := range h.cands {
+			of[o.peer.Addr()]++
+			most = max(most, of[o.peer.Addr()])
+		}
+		i := slices.IndexFunc(h.cands, func(o *session) bool { return of[o.peer.Addr()] == most })
+		h.cands = slices.Delete(h.cands, i, i+1)
 	}
 	h.cands = append(h.cands, c)
-	h.writeLocked(s, from, h.control, meta{protocol: protocol, channel: chanControl, host: true, sequence: m.sequence}, body)
 }
 
 // askLocked sends an empty control datagram, which makes a target offer itself
@@ -432,15 +471,21 @@ func (h *Host) writeLocked(s Conn, to netip.AddrPort, with *seal, m meta, payloa
 // dataLocked handles the data channel. An answered offer becomes the session
 // when the target speaks under its key: a recorded offer that somebody sends
 // again changes nothing.
-func (h *Host) dataLocked(from netip.AddrPort, d []byte) {
-	if c := h.sess; c != nil && from == c.peer {
+func (h *Host) dataLocked(s Conn, from netip.AddrPort, d []byte) {
+	if c := h.sess; c != nil {
 		m, p, err := h.openLocked(c.seal, d)
-		if err == nil {
+		switch {
+		case err == nil && from != c.peer && m.sequence <= c.in:
+			h.stats.Replays++
+			return
+		case err == nil:
+			// A datagram of the target's that is new may come from elsewhere: its
+			// address is translated on the way, or has changed.
+			c.peer, c.socket = from, s
 			h.streak, h.spoken = 0, time.Now()
 			h.sessionLocked(c, m, p)
 			return
-		}
-		if err != errTag {
+		case err != errTag:
 			h.stats.BadTags++
 			return
 		}
@@ -460,12 +505,8 @@ func (h *Host) dataLocked(from netip.AddrPort, d []byte) {
 		// Of a session that an earlier debugger had, it may be. The next sign of
 		// life would come in three seconds.
 		h.stats.Foreign++
-		if h.asked.take(time.Now()) {
-			for _, s := range h.sockets {
-				if v6(s) == from.Addr().Is6() {
-					h.askLocked(s, from, d[4])
-				}
-			}
+		if now := time.Now(); h.nudge.take(from, now) && h.all.take(now) {
+			h.askLocked(s, from, d[4])
 		}
 	case from != h.sess.peer:
 		h.stats.Foreign++
@@ -479,7 +520,7 @@ func (h *Host) dataLocked(from netip.AddrPort, d []byte) {
 		h.stats.BadTags++
 		// The target may have taken up another answer of ours, or made a key with
 		// somebody else; its next sign of life tells.
-		if h.streak++; h.streak == doubt && h.asked.take(time.Now()) {
+		if h.streak++; h.streak == doubt && h.nudge.take(from, time.Now()) {
 			h.askLocked(h.sess.socket, from, h.sess.protocol)
 		}
 	}
@@ -495,9 +536,9 @@ func (h *Host) promoteLocked(c *session) {
 	// takes up an older one last.
 	h.cands = slices.DeleteFunc(h.cands, func(o *session) bool { return o == c })
 	h.sess, h.streak, h.spoken = c, 0, time.Now()
-	h.heldBy, h.rival, h.badAt = netip.AddrPort{}, netip.AddrPort{}, time.Time{}
+	h.held, h.rival, h.bad = sighting{}, sighting{}, sighting{}
 	h.stats.Sessions++
-	if old != nil && old.sameBoot(c.nonce) && (!c.offered || c.answered.Sub(old.answered) < alive) {
+	if old != nil && old.sameBoot(c.nonce) && (!c.offered || c.answered.Sub(old.answered) < h.cfg.Quiet) {
 		// The same kernel with another key: both numberings go on.
 		if p := h.pending; p != nil {
 			h.transmitLocked(p.packet)
@@ -691,10 +732,12 @@ func (h *Host) packetDataLocked(hd kdproto.Header, payload []byte) {
 	h.first = false
 	h.known, h.last = true, hd.ID
 	h.stats.PacketsIn++
-	h.controlOutLocked(kdproto.TypeAcknowledge, hd.ID)
 	p := link.Packet{Type: hd.Type, Payload: append([]byte(nil), payload...), Fresh: h.fresh, Repeated: h.repeat}
 	h.fresh, h.repeat = false, false
-	h.packets <- p // has room: only this place fills it, under mu
+	// It has room: only this place fills it, under mu, which lets nothing be
+	// sent before the acknowledgement.
+	h.packets <- p
+	h.controlOutLocked(kdproto.TypeAcknowledge, hd.ID)
 }
 
 // tend does what is due at certain times until the host is closed.
@@ -744,20 +787,30 @@ func (h *Host) due() bool {
 		h.resetLocked()
 		h.resetTries = tries + 1
 	}
-	if n := len(h.cands); n > 0 && (h.sess == nil || h.cands[n-1].answered.After(h.sess.answered)) {
+	for _, c := range h.cands {
 		// The answer or what came of it was lost.
-		if c := h.cands[n-1]; c.asks < askTries && now.Sub(c.answered) >= time.Duration(c.asks+1)*h.cfg.Retransmit {
+		if (h.sess == nil || c.answered.After(h.sess.answered)) && c.asks < askTries && now.Sub(c.answered) >= time.Duration(c.asks+1)*h.cfg.Retransmit {
 			c.asks++
 			h.askLocked(c.socket, c.peer, c.protocol)
 		}
 	}
-	if h.sess != nil {
-		if quiet := now.Sub(h.heard); quiet > h.cfg.Silence {
-			h.failLocked(fmt.Errorf("no sign of life from %s for %s", h.sess.peer, quiet.Round(time.Second)))
+	if c := h.sess; c != nil {
+		quiet := now.Sub(h.heard)
+		if quiet > h.cfg.Quiet && now.Sub(h.probed) > h.cfg.Quiet/3 {
+			// Its offer tells whether it has another debugger now.
+			h.probed = now
+			h.askLocked(c.socket, c.peer, c.protocol)
+		}
+		if quiet > h.cfg.Silence {
+			h.failLocked(fmt.Errorf("no sign of life from %s for %s", c.peer, quiet.Round(time.Second)))
 		}
 		return true
 	}
-	if len(h.addrs) > 0 && now.Sub(h.request) >= h.cfg.Connect {
+	every := h.cfg.Connect
+	if h.cfg.Polite {
+		every *= politeFactor
+	}
+	if len(h.addrs) > 0 && now.Sub(h.request) >= every {
 		h.request = now
 		for _, a := range h.addrs {
 			for _, s := range h.sockets {

@@ -75,6 +75,7 @@ type Target struct {
 	current  uint32 // id of the next packet sent
 	expected uint32 // id of the next packet of the host
 	reset    time.Time
+	used     bool // since the last Restart
 
 	mu       sync.Mutex
 	closed   bool
@@ -88,8 +89,9 @@ type Target struct {
 	in, out  uint64
 	frame    []byte
 	plain    []byte
-	work     bucket
-	asked    bucket
+	work     *fair // for datagrams of others than the host
+	asked    *fair // for offers asked for
+	all      bucket
 }
 
 var _ link.Target = (*Target)(nil)
@@ -136,8 +138,9 @@ func NewTarget(cfg TargetConfig) (*Target, error) {
 		cfg: cfg, control: newSeal(cfg.Key, cfg.Key), socket: s, local: local,
 		inbox: make(chan []byte, inboxSize), joined: make(chan struct{}, 1), done: make(chan struct{}),
 		plain: make([]byte, 0, maxDatagram),
-		work:  bucket{size: burst, rate: perSecond}, asked: bucket{size: answerBurst, rate: answerPerSecond},
+		work:  newFair(workBurst, workPerSecond), asked: newFair(answerBurst, answerPerSecond), all: bucket{size: allBurst, rate: allPerSecond},
 	}
+	t.used = true
 	t.Restart()
 	t.wg.Go(t.read)
 	t.wg.Go(t.offer)
@@ -166,8 +169,13 @@ func localAddress(cfg TargetConfig) (netip.AddrPort, error) {
 // Local is the target's address.
 func (t *Target) Local() netip.AddrPort { return t.local }
 
-// Restart implements link.Target: another boot, no host, ids anew.
+// Restart implements link.Target: another boot, no host, ids anew. A machine
+// that has not done anything yet need not start again.
 func (t *Target) Restart() {
+	if !t.used {
+		return
+	}
+	t.used = false
 	t.current, t.expected, t.reset = 0, hostFirst, time.Time{}
 	t.mu.Lock()
 	t.present, t.breakIn = true, false
@@ -259,7 +267,7 @@ func (t *Target) datagram(from netip.AddrPort, d []byte) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || (t.seal == nil || from != t.peer) && !t.work.take(time.Now()) {
+	if t.closed || (t.seal == nil || from != t.peer) && !t.work.take(from, time.Now()) {
 		return
 	}
 	if channel == chanControl {
@@ -268,7 +276,7 @@ func (t *Target) datagram(from netip.AddrPort, d []byte) {
 			return
 		}
 		if len(body) == 0 {
-			if t.asked.take(time.Now()) {
+			if now := time.Now(); t.asked.take(from, now) && t.all.take(now) {
 				t.offerLocked(from)
 			}
 			return
@@ -364,6 +372,7 @@ func (t *Target) breakInSeen() bool {
 
 // PollBreakIn implements link.Target.
 func (t *Target) PollBreakIn() bool {
+	t.used = true
 	if t.breakInSeen() {
 		return true
 	}
@@ -398,6 +407,7 @@ func (t *Target) Send(ctx context.Context, typ kdproto.PacketType, payload []byt
 	if len(payload) > kdproto.MaxPayload {
 		return fmt.Errorf("kdnet: payload of %d bytes does not fit into a packet of %d", len(payload), kdproto.MaxPayload)
 	}
+	t.used = true
 	for retries := t.cfg.Retries; ; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -406,7 +416,7 @@ func (t *Target) Send(ctx context.Context, typ kdproto.PacketType, payload []byt
 		case <-t.joined: // this copy is the new host's
 		default:
 		}
-		p := kdproto.AppendData(nil, typ, t.current, payload)
+		p := kdproto.AppendData(make([]byte, 0, kdproto.HeaderSize+len(payload)+1), typ, t.current, payload)
 		t.write(p[:len(p)-1]) // no trailer on this link
 		_, r, err := t.receive(ctx, kdproto.TypeAcknowledge, t.cfg.Timeout)
 		if err != nil {
@@ -440,6 +450,7 @@ func (t *Target) Receive(ctx context.Context, want kdproto.PacketType, timeout t
 }
 
 func (t *Target) receive(ctx context.Context, want kdproto.PacketType, timeout time.Duration) ([]byte, link.Result, error) {
+	t.used = true
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for {

@@ -109,6 +109,13 @@ func (e *UnknownTargetError) Error() string {
 
 func (e *UnknownTargetError) Unwrap() error { return e.Err }
 
+// TakenError says that another debugger has taken the target over.
+type TakenError struct{ Target, By netip.AddrPort }
+
+func (e *TakenError) Error() string {
+	return fmt.Sprintf("another debugger (%s) has taken the target %s over", e.By, e.Target)
+}
+
 // PortError says that the UDP port could not be opened.
 type PortError struct {
 	Port int
@@ -145,25 +152,4 @@ func listenExclusively(ctx context.Context, network, address string) (Conn, erro
 func v6(s Conn) bool {
 	a, ok := s.LocalAddr().(*net.UDPAddr)
 	return ok && a.IP.To4() == nil
-}
-
-// bucket bounds how often something is done.
-type bucket struct {
-	size, rate float64 // at once, and per second
-	fill       float64
-	at         time.Time
-}
-
-func (b *bucket) take(now time.Time) bool {
-	if b.at.IsZero() {
-		b.fill = b.size
-	} else {
-		b.fill = min(b.size, b.fill+now.Sub(b.at).Seconds()*b.rate)
-	}
-	b.at = now
-	if b.fill < 1 {
-		return false
-	}
-	b.fill--
-	return true
 }
