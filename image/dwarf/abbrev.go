@@ -63,7 +63,7 @@ type spec struct {
 type abbrev struct {
 	tag      std.Tag
 	children bool
-	declares bool // it has DW_AT_declaration
+	declares bool // it has DW_AT_declaration, or the signature of what defines it
 	specs    []spec
 	// What to do to get over the attributes: a number of bytes below variable,
 	// else a form that has to be looked at.
@@ -215,7 +215,7 @@ func parseAbbrevs(c *cursor, s shape, only uint64) (*abbrevs, error) {
 			if sp.form == formImplicitConst {
 				sp.implicit = c.sleb()
 			}
-			a.declares = a.declares || sp.at == std.AttrDeclaration
+			a.declares = a.declares || sp.at == std.AttrDeclaration || sp.at == std.AttrSignature
 			specs = append(specs, sp)
 			if n := s.fixed(sp.form); n >= 0 {
 				if run += n; run >= variable-16 {

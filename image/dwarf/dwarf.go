@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -85,9 +86,13 @@ type File struct {
 	ehFrameRVA  uint32
 	lineStrRVA  uint32
 
-	info, abbrev, str, lineStr, line, aranges section
-	ranges, rnglists, loc, loclists           section
-	addrs, strOffsets, frame, ehFrame         section
+	info      section // .debug_info, and behind it .debug_types of DWARF 4
+	typesFrom uint32  // where that begins; the size of info if there is none
+	types     section
+
+	abbrev, str, lineStr, line, aranges section
+	ranges, rnglists, loc, loclists     section
+	addrs, strOffsets, frame, ehFrame   section
 
 	coff    lazy[*coffTable]
 	heads   lazy[[]header]
@@ -155,6 +160,7 @@ func New(r io.ReaderAt, size int64) (*File, error) {
 			}
 		}
 	}
+	f.join()
 	if f.symbols, f.symbolCount, err = im.SymbolTable(); err != nil {
 		return nil, err
 	}
@@ -170,7 +176,7 @@ func New(r io.ReaderAt, size int64) (*File, error) {
 // name gives the sections their names.
 func (f *File) name() {
 	for name, s := range map[string]*section{
-		".debug_info": &f.info, ".debug_abbrev": &f.abbrev, ".debug_str": &f.str, ".debug_line_str": &f.lineStr,
+		".debug_info": &f.info, ".debug_types": &f.types, ".debug_abbrev": &f.abbrev, ".debug_str": &f.str, ".debug_line_str": &f.lineStr,
 		".debug_line": &f.line, ".debug_aranges": &f.aranges, ".debug_ranges": &f.ranges, ".debug_rnglists": &f.rnglists,
 		".debug_loc": &f.loc, ".debug_loclists": &f.loclists, ".debug_addr": &f.addrs,
 		".debug_str_offsets": &f.strOffsets, ".debug_frame": &f.frame, ".eh_frame": &f.ehFrame,
@@ -180,8 +186,18 @@ func (f *File) name() {
 }
 
 func (f *File) sections() []*section {
-	return []*section{&f.info, &f.abbrev, &f.str, &f.lineStr, &f.line, &f.aranges, &f.ranges, &f.rnglists,
+	return []*section{&f.info, &f.types, &f.abbrev, &f.str, &f.lineStr, &f.line, &f.aranges, &f.ranges, &f.rnglists,
 		&f.loc, &f.loclists, &f.addrs, &f.strOffsets, &f.frame, &f.ehFrame}
+}
+
+// join counts the offsets of .debug_types on from those of .debug_info, so that
+// an offset is enough to know an entry.
+func (f *File) join() {
+	f.typesFrom = f.info.size
+	if f.types.size > math.MaxUint32-f.info.size {
+		f.types.size = 0
+	}
+	f.info.more, f.info.size = &f.types, f.info.size+f.types.size
 }
 
 // Close closes the file that Open opened.

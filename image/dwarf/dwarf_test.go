@@ -20,7 +20,14 @@ import (
 
 var _ sym.File = (*File)(nil)
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if builtDir != "" {
+			os.RemoveAll(builtDir)
+		}
+		os.Exit(code)
+	}))
+}
 
 // fixtures are the images that testdata/src/build.sh builds from one source.
 var fixtures = []string{"x64", "x64-dwarf4", "x86", "x86-dwarf2", "arm64"}

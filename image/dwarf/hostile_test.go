@@ -93,6 +93,7 @@ func synthetic(sections map[string][]byte) *File {
 	}
 	f.r = newBlocks(bytes.NewReader(all), int64(len(all)))
 	f.name()
+	f.join()
 	return f
 }
 
@@ -504,7 +505,7 @@ func TestUndecorated(t *testing.T) {
 	}{
 		{"_NtClose@4", "NtClose", 4}, {"@KeUpdateSystemTime@12", "KeUpdateSystemTime", 4}, {"@f@4", "f", 0}, {"f@@32", "f", 32},
 		{"_main", "main", 0}, {"__imp__NtClose@4", "_imp__NtClose", 4}, {"__ZN2ns1fEv", "_ZN2ns1fEv", 0}, {"_", "_", 0}, {"@", "@", 0}, {"", "", 0},
-		{"_a@b", "a@b", 0}, {"_f@99999999999", "f", 0},
+		{"_a@b", "a@b", 0}, {"@Fast@12.constprop.0", "Fast.constprop.0", 4}, {"_f@8.cold", "f.cold", 8}, {"_.f@8", ".f", 8}, {"_f@99999999999", "f", 0},
 	} {
 		if got := x86.plain(tt.linkage); got != tt.plain {
 			t.Errorf("%s: %s, want %s", tt.linkage, got, tt.plain)

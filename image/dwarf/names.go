@@ -23,10 +23,14 @@ func (f *File) plain(linkage string) string {
 	return s
 }
 
-// withoutArgs is a name without the size of its arguments.
+// withoutArgs is a name without the size of its arguments. What GCC appends to
+// name a copy of the procedure stays.
 func withoutArgs(s string) string {
-	if i := strings.LastIndexByte(s, '@'); i > 0 && digits(s[i+1:]) {
-		return strings.TrimSuffix(s[:i], "@")
+	if i := strings.LastIndexByte(s, '@'); i > 0 {
+		size := stem(s[i+1:])
+		if digits(size) {
+			return strings.TrimSuffix(s[:i], "@") + s[i+1+len(size):]
+		}
 	}
 	return s
 }
@@ -35,6 +39,9 @@ func withoutArgs(s string) string {
 // tells, in bytes.
 func (f *File) stackArgs(linkage string) uint32 {
 	i := strings.LastIndexByte(linkage, '@')
+	if i > 0 {
+		linkage = linkage[:i+1] + stem(linkage[i+1:])
+	}
 	if f.im.Machine != machineX86 || i <= 0 || !digits(linkage[i+1:]) || len(linkage)-i > 6 {
 		return 0
 	}

@@ -78,6 +78,7 @@ type section struct {
 	name string
 	off  int64
 	size uint32
+	more *section // of the size the last bytes are there; nil: none
 }
 
 // read reads n bytes, which must be there, into memory of their own.
@@ -89,7 +90,19 @@ func (s *section) readTo(room []byte, off, n uint64) ([]byte, error) {
 		return nil, malformed(s.name, "%#x bytes at %#x, of %#x", n, off, s.size)
 	}
 	p := slices.Grow(room[:0], int(n))[:n]
-	if err := s.r.read(p, s.off+int64(off)); err != nil {
+	here := p
+	if s.more != nil && s.more.size > 0 {
+		first := uint64(s.size - s.more.size)
+		if off >= first {
+			return s.more.readTo(room, off-first, n)
+		}
+		if here = p[:min(n, first-off)]; len(here) < len(p) {
+			if _, err := s.more.readTo(p[len(here):len(here)], 0, n-uint64(len(here))); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := s.r.read(here, s.off+int64(off)); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
 	return p, nil

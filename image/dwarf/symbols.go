@@ -76,7 +76,11 @@ func (f *File) full(t *coffTable, i int) sym.Symbol {
 			s.Size = fn.hi - fn.lo // under another name
 		}
 		e := entry{u, int(fn.die)}
-		if name, err := e.linkName(); err == nil && same(name, f.plain(p.linkage)) {
+		name, err := e.linkName()
+		if err == nil && name == "" {
+			name = f.plain(p.linkage) // as in own
+		}
+		if err == nil && same(name, f.plain(p.linkage)) {
 			f.merge(&s, e, name, fn.hi-p.rva)
 		}
 		return s
@@ -118,8 +122,14 @@ func (f *File) own(e entry, rva, size uint32) (sym.Symbol, error) {
 	if err != nil {
 		return sym.Symbol{}, err
 	}
-	s := sym.Symbol{Name: name, RVA: rva, Code: e.tag() == std.TagSubprogram}
 	t, _ := f.publics()
+	if name == "" {
+		// GCC's optimisation at link time loses names.
+		for i := t.above(rva) - 1; i >= 0 && t.list[i].rva == rva && name == ""; i-- {
+			name = f.plain(t.list[i].linkage)
+		}
+	}
+	s := sym.Symbol{Name: name, RVA: rva, Code: e.tag() == std.TagSubprogram}
 	for i := t.above(rva) - 1; i >= 0 && t.list[i].rva == rva; i-- {
 		if same(name, f.plain(t.list[i].linkage)) {
 			s.Linkage = t.list[i].linkage

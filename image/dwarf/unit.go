@@ -2,6 +2,7 @@ package dwarf
 
 import (
 	std "debug/dwarf"
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -31,6 +32,9 @@ type header struct {
 	typ       uint32 // its type
 }
 
+// errPadding says that there is no unit at an offset but zeros up to the next.
+var errPadding = errors.New("padding")
+
 const (
 	maxHeader  = 40
 	usualEntry = 12 // bytes of an entry; most are longer
@@ -46,12 +50,22 @@ func (f *File) readHeader(off uint32) (h header, next uint32, err error) {
 	c := cursor{b: b}
 	n, size := c.length()
 	start := uint64(off) + uint64(c.p)
-	if c.bad || n > uint64(f.info.size)-start || n == 0 {
-		return h, f.info.size, malformed(f.info.name, "the unit at %#x has %#x bytes, there are %#x", off, n, f.info.size)
+	limit := uint64(f.info.size)
+	if off < f.typesFrom {
+		limit = uint64(f.typesFrom)
+	}
+	if c.bad || n == 0 || start > limit || n > limit-start {
+		if to := f.padding(off, limit); to > off {
+			return h, to, errPadding
+		}
+		return h, uint32(limit), malformed(f.info.name, "the unit at %#x has %#x bytes, there are %#x", off, n, limit)
 	}
 	next = uint32(start + n)
 	h = header{off: off, end: next, kind: unitCompile}
 	version := c.u16()
+	if off >= f.typesFrom {
+		h.kind = unitType
+	}
 	if version < 2 || version > 5 {
 		return h, next, malformed(f.info.name, "the unit at %#x is of DWARF version %d, not 2 to 5", off, version)
 	}
@@ -82,6 +96,29 @@ func (f *File) readHeader(off uint32) (h header, next uint32, err error) {
 	return h, next, nil
 }
 
+// padding passes over the zeros that linkers put between pieces that they
+// align, and returns where they end.
+func (f *File) padding(off uint32, limit uint64) uint32 {
+	at := uint64(off)
+	for at < limit {
+		b, err := f.info.tail(at, min(64<<10, limit-at))
+		if err != nil {
+			break
+		}
+		if i := slices.IndexFunc(b, func(c byte) bool { return c != 0 }); i >= 0 {
+			// The length that follows may begin with zeros too.
+			start := uint64(0)
+			if off >= f.typesFrom {
+				start = uint64(f.typesFrom)
+			}
+			at = start + (at+uint64(i)-start)&^3
+			break
+		}
+		at += uint64(len(b))
+	}
+	return max(off, uint32(at))
+}
+
 // headers are those of all units, in the order of the file. What is damaged is
 // left out and is the error.
 func (f *File) headers() ([]header, error) {
@@ -92,7 +129,7 @@ func (f *File) headers() ([]header, error) {
 			h, next, err := f.readHeader(off)
 			if err == nil {
 				all = append(all, h)
-			} else if first == nil {
+			} else if first == nil && err != errPadding {
 				first = err
 			}
 			off = next

@@ -116,7 +116,7 @@ func (f *Functions) Find(rva uint32) (Function, bool, error) {
 	}
 	for i := lo; i > 0 && lo-i < maxNested; i-- {
 		fn, err := f.at(i - 1)
-		if err != nil || rva < fn.End {
+		if err != nil || fn.Begin <= rva && rva < fn.End { // in a table that is not sorted it may begin behind it
 			return fn, err == nil, err
 		}
 	}

@@ -123,6 +123,7 @@ func TestFunctionsDamaged(t *testing.T) {
 
 func FuzzFunctions(f *testing.F) {
 	f.Add(withFunctions(f, kdproto.MachineAMD64, 0x1000, 0x1010, 1, 0x1020, 0x1030, 2), uint32(0x1024))
+	f.Add(withFunctions(f, kdproto.MachineAMD64, 0x2000, 0x3000, 1, 0x1000, 0x1010, 2, 0x1020, 0x1030, 3), uint32(0x1034))
 	f.Add(withFunctions(f, kdproto.MachineARM64, 0x1000, 1, 0x1020, 2), uint32(0x1024))
 	f.Fuzz(func(t *testing.T, b []byte, rva uint32) {
 		im, err := Open(bytes.NewReader(b), File)
