@@ -36,7 +36,7 @@ func (m *Module) contains(addr uint64) bool {
 // one.
 func (m *Module) same(o *Module) bool {
 	known := func(a, b uint32) bool { return a == 0 || b == 0 || a == b }
-	return m.Base == o.Base && known(m.Size, o.Size) && strings.EqualFold(m.Image, o.Image) &&
+	return m.Base == o.Base && known(m.Size, o.Size) && (m.Image == "" || o.Image == "" || strings.EqualFold(m.Image, o.Image)) &&
 		known(m.Timestamp, o.Timestamp) && known(m.CheckSum, o.CheckSum)
 }
 

@@ -150,6 +150,9 @@ func (s *Set) unchanged(mods []Module) bool {
 // learn takes what is new of a module. Set.mu is held.
 func (m *module) learn(n Module) {
 	m.Name = n.Name
+	if n.Image != "" {
+		m.Image = n.Image
+	}
 	if n.Size != 0 {
 		m.Size = n.Size
 	}

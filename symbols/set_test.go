@@ -707,6 +707,48 @@ func watching(open, most *atomic.Int32) func(*Options) {
 	}
 }
 
+// TestNameComesLater: a kernel that was met without a module list has no file name
+// yet, and keeps its symbols when it gets one.
+func TestNameComesLater(t *testing.T) {
+	mods, mem := machine(t)
+	first := mods[0]
+	first.Image = ""
+	s, _ := newSet(t, []Module{first}, mem, kernelDir, nil)
+	if err := s.Load(ctx, first.Base, LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.Update(mods)
+	if st, _ := s.Status(first.Base); st.State != PDB || st.Image != mods[0].Image {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestNoExports: what is only exported is not read unless somebody asks for it.
+func TestNoExports(t *testing.T) {
+	mods, mem := machine(t)
+	s, _ := newSet(t, mods, mem, t.TempDir(), nil)
+	for range 2 {
+		var none *NoSymbolsError
+		if err := s.Load(ctx, ntBase, LoadOptions{NoExports: true}); !errors.As(err, &none) {
+			t.Fatal(err)
+		}
+		if st, _ := s.Status(ntBase); st.State != Deferred || st.Err == nil {
+			t.Fatalf("%+v", st)
+		}
+	}
+	if err := s.Load(ctx, ntBase, LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if st, _ := s.Status(ntBase); st.State != Exports {
+		t.Errorf("%+v", st)
+	}
+	s.Unload()
+	s.SetPaths(path(t, kernelDir), Path{})
+	if err := s.Load(ctx, ntBase, LoadOptions{NoExports: true}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestFewFilesOpen(t *testing.T) {
 	mods, mem := machine(t)
 	var open, most atomic.Int32
