@@ -25,7 +25,7 @@ func absent(word string) string {
 		return fmt.Sprintf("%s is not there yet: sessions cannot be shared yet", word)
 	case ".dump", ".opendump":
 		return fmt.Sprintf("%s is not there yet: dump files are neither read nor written", word)
-	case ".kdfiles", ".pagein", ".load", ".unload", ".chain", ".scriptload", "sx", "sxe", "sxd", "sxi", "sxn", ".shell", ".asm", ".effmach", ".hh", ".pcmd", ".outmask", ".push", ".pop":
+	case ".kdfiles", ".pagein", "sx", "sxe", "sxd", "sxi", "sxn", ".shell", ".asm", ".effmach", ".hh", ".pcmd", ".outmask", ".push", ".pop":
 		return fmt.Sprintf("%s is a command of WinDbg that is not there yet", word)
 	}
 	if needs == "" {

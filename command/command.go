@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"openkd/engine"
+	"openkd/extension"
 	"openkd/sharing"
 	"openkd/target"
 )
@@ -83,6 +84,9 @@ type Session struct {
 
 	frames int // of .kframes; 0: the default
 
+	ext         *extension.Manager
+	allowScript func(path string) error // see SetExtensionPolicy
+
 	depth int // of nested blocks, scripts and aliases
 	args  [][]string
 	exec  execState    // letting the target go, see stop.go
@@ -122,6 +126,7 @@ func NewSession(e *engine.Engine, out io.Writer, opt Options) *Session {
 		aliases: map[string]string{},
 	}
 	s.w = s.out
+	s.ext = s.newExtensions(e)
 	s.register(families())
 	return s
 }

@@ -21,6 +21,7 @@ func families() []*Command {
 		symbolCommands,
 		controlCommands,
 		netCommands,
+		extensionCommands,
 	} {
 		all = append(all, f()...)
 	}

@@ -264,6 +264,13 @@ func (s *Session) sequence(ctx context.Context, text string, base int) error {
 // starts the sequence again. With an error it returns where the command ends.
 func (s *Session) statement(ctx context.Context, text string, i, base int) (int, error) {
 	st, ok := s.cut(text, i)
+	if !ok && len(st.name) > 1 && st.name[0] == '!' {
+		var err error
+		if st.cmd, err = s.extensionCommand(ctx, st.name[1:]); err != nil {
+			return st.end, err
+		}
+		ok = st.cmd != nil
+	}
 	if !ok {
 		word := text[st.name0:max(st.name1, min(st.name0+1, len(text)))]
 		if strings.HasPrefix(word, "!") && len(word) > 1 {

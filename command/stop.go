@@ -23,6 +23,7 @@ type execState struct {
 	program  string // name and version of the program, for version
 
 	action  bool   // the commands of a breakpoint are running
+	still   bool   // a callback of an extension runs: nothing may let the target go
 	pending motion // what they let go, to be followed by whoever waits
 	last    motion // what gc repeats
 }
@@ -56,6 +57,9 @@ func (s *Session) WaitStop(ctx context.Context) error {
 // motion those ask for. It is a loop on purpose: a condition may be wrong a
 // million times.
 func (s *Session) follow(ctx context.Context, m motion) error {
+	if s.exec.still {
+		return errStill
+	}
 	if s.exec.action {
 		s.exec.pending = m
 		return shown{errResumed}
@@ -77,6 +81,11 @@ func (s *Session) follow(ctx context.Context, m motion) error {
 		}
 		if err != nil {
 			return err
+		}
+		if m == nil {
+			if err := s.deliver(ctx, st); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
