@@ -3,8 +3,9 @@
 // what drivers and kernels built with MinGW have instead of a PDB: ReactOS and
 // its drivers above all.
 //
-// It knows DWARF 2 to 5 in one file, without split files (.dwo), and no other
-// container than PE. It writes nothing, and it does not look for files: package
+// It knows DWARF 2 to 5 in one file. Split files (.dwo) are named as what is not
+// read. It knows no other container than PE, for which no linker compresses
+// sections. It writes nothing, and it does not look for files: package
 // symbols does.
 //
 // It is not debug/dwarf, of which it uses the numbers only. That package wants
@@ -45,6 +46,10 @@ var ErrMalformed = errors.New("damaged debug information")
 
 // ErrNoSymbols says that an image has neither DWARF nor COFF symbols.
 var ErrNoSymbols = errors.New("the image has no symbols: it was linked or stripped without them")
+
+// ErrSplit is wrapped by the error that says that debug information is in files
+// of its own.
+var ErrSplit = errors.New("split debug information is not read")
 
 func malformed(what, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrMalformed, what, fmt.Sprintf(format, args...))

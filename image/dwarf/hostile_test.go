@@ -184,18 +184,78 @@ func TestHostile(t *testing.T) {
 		}), ""},
 		{"nested without end", structs(func(e *asm) { e.Write(bytes.Repeat([]byte{10}, 3000)) }), "nested deeper"},
 		{"a bit field of 200 bits", structs(func(e *asm) { e.u8(3).str("S").u8(11).str("b").u32(13).uleb(200).uleb(3).u8(0) }), "bit field of 200 bits"},
+		{"units of no length", map[string][]byte{".debug_info": make([]byte, 1<<20)}, ""},
+		{"a unit behind zeros", map[string][]byte{".debug_info": append(make([]byte, 1<<20), new(asm).u32(20).u16(9).u64(0).u64(0).u16(0).Bytes()...)}, "version 9"},
+		{"types of 4 GB", map[string][]byte{".debug_types": new(asm).u32(0xFFFFFFF0).u16(4).u64(0).Bytes()}, "has 0xfffffff0 bytes"},
+		{"a string behind the end", map[string][]byte{".debug_info": new(asm).unit(0, new(asm).u8(1).u32(0xFFFFFF00).Bytes()).Bytes(), ".debug_str": {0},
+			".debug_abbrev": new(asm).abbrev(1, std.TagCompileUnit, 0, attrName, formStrp).u8(0).Bytes()}, "string at 0xffffff00"},
+		{"a string of offset 2^60", map[string][]byte{".debug_info": new(asm).unit(0, new(asm).u8(1).uleb(1<<60).Bytes()).Bytes(), ".debug_str_offsets": make([]byte, 64),
+			".debug_abbrev": new(asm).abbrev(1, std.TagCompileUnit, 0, attrName, formStrx).u8(0).Bytes()}, "entry 1152921504606846976"},
+		{"a string without end", map[string][]byte{".debug_info": new(asm).unit(0, new(asm).u8(1).u32(0).Bytes()).Bytes(), ".debug_str": bytes.Repeat([]byte{'x'}, 1<<20),
+			".debug_abbrev": new(asm).abbrev(1, std.TagCompileUnit, 0, attrName, formStrp).u8(0).Bytes()}, "longer than 4096"},
+		{"ranges without end", map[string][]byte{".debug_info": new(asm).unit(0, new(asm).u8(1).u32(0).Bytes()).Bytes(), ".debug_rnglists": bytes.Repeat([]byte{rleStartLength, 0, 16, 64, 0, 0, 0, 0, 0, 1}, 1000),
+			".debug_abbrev": new(asm).abbrev(1, std.TagCompileUnit, 0, u(std.AttrRanges), formSecOffset).u8(0).Bytes()}, "no end"},
+		{"in another file", map[string][]byte{".debug_info": new(asm).unit(0, new(asm).u8(1).str("x.c").str("x.dwo").Bytes()).Bytes(),
+			".debug_abbrev": new(asm).abbrev(1, std.TagCompileUnit, 0, attrName, formString, u(std.AttrDwoName), formString).u8(0).Bytes()}, "x.dwo"},
 		{"siblings backwards", map[string][]byte{
 			".debug_abbrev": new(asm).abbrev(1, std.TagCompileUnit, 1).abbrev(2, std.TagEnumerationType, 1, attrSibling, formRef4).u8(0).Bytes(),
 			".debug_info":   new(asm).unit(0, new(asm).u8(1, 2).u32(12).u8(0, 2).u32(18).u8(0, 0).Bytes()).Bytes(),
 		}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			f := synthetic(tt.sections)
 			err := errorsOf(f)
-			if tt.wrong == "" && err != nil || tt.wrong != "" && (!errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), tt.wrong)) {
+			runtime.ReadMemStats(&after)
+			if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
+				t.Errorf("%d KB", n>>10)
+			}
+			if tt.wrong == "" && err != nil || tt.wrong != "" && (!errors.Is(err, ErrMalformed) && !errors.Is(err, ErrSplit) || !strings.Contains(err.Error(), tt.wrong)) {
 				t.Errorf("%v, want %q", err, tt.wrong)
 			}
 		})
+	}
+}
+
+// TestSignedTypes reads a type of DWARF 4 that has a unit of its own in
+// .debug_types, behind the zeros that GNU ld puts there.
+func TestSignedTypes(t *testing.T) {
+	abbrevs := new(asm).abbrev(1, std.TagCompileUnit, 1).abbrev(2, std.TagTypedef, 0, attrName, formString, attrType, formRef4).
+		abbrev(3, std.TagStructType, 0, u(std.AttrSignature), formRefSig8).
+		abbrev(4, std.TagTypeUnit, 1).
+		abbrev(5, std.TagStructType, 0, attrName, formString, u(std.AttrByteSize), formData1).u8(0)
+	unit := func(entries *asm) *asm { // of DWARF 4; entries begin at 11
+		a := new(asm).u32(uint32(7 + entries.Len())).u16(4).u32(0).u8(8)
+		a.Write(entries.Bytes())
+		return a
+	}
+	info := unit(new(asm).u8(1, 2).str("T").u32(11 + 1 + 1 + 2 + 4).u8(3).u64(0x1234).u8(0))
+	types := new(asm)
+	for i, name := range []string{"other", "S"} {
+		entries := new(asm).u8(4, 5).str(name).u8(uint8(40 + i)).u8(0)
+		types.u32(uint32(19 + entries.Len())).u16(4).u32(0).u8(8).u64(uint64(0x1233 + i)).u32(24)
+		types.Write(entries.Bytes())
+		for types.Len()%4 != 0 {
+			types.u8(0)
+		}
+	}
+	f := synthetic(map[string][]byte{".debug_info": info.Bytes(), ".debug_types": types.Bytes(), ".debug_abbrev": abbrevs.Bytes()})
+	if err := errorsOf(f); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"T", "S"} {
+		id, err := f.TypeByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		typ, err := f.Type(id)
+		if err == nil && name == "T" {
+			typ, err = f.Type(typ.Elem)
+		}
+		if err != nil || typ.Name != "S" || typ.Size != 41 || typ.Kind != sym.Struct {
+			t.Errorf("%s: %+v, %v", name, typ, err)
+		}
 	}
 }
 

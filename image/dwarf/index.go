@@ -139,6 +139,9 @@ func (b *builder) unit(h header) error {
 	if !shared {
 		b.abbrevs -= u.tab.size
 	}
+	if err := u.split(); err != nil {
+		return err
+	}
 	return b.level(0, int(u.dies[0].next), "", defined)
 }
 

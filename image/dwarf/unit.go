@@ -358,6 +358,19 @@ func (u *unit) root() error {
 	return err
 }
 
+// attrGNUDwoName is what GCC and Clang wrote before DWARF 5 had DW_AT_dwo_name.
+const attrGNUDwoName = std.Attr(0x2130)
+
+// split says that what the unit should tell is in another file.
+func (u *unit) split() error {
+	for _, at := range []std.Attr{std.AttrDwoName, attrGNUDwoName} {
+		if name, err := u.text(0, at); err == nil && name != "" {
+			return fmt.Errorf("%w: types, variables and lines of inlined calls of %s are in %s; build without -gsplit-dwarf", ErrSplit, u.name, name)
+		}
+	}
+	return nil
+}
+
 // value is the value of an attribute.
 type value struct {
 	form uint16
