@@ -47,6 +47,9 @@ func writeLink(c io.Writer, st target.Status) {
 	}
 	fmt.Fprintf(c, "Packets:          %d in, %d out\n", s.PacketsIn, s.PacketsOut)
 	fmt.Fprintf(c, "Bytes:            %d in, %d out\n", s.BytesIn, s.BytesOut)
+	if s.DatagramsIn+s.DatagramsOut > 0 {
+		fmt.Fprintf(c, "Datagrams:        %d in, refused ones too, %d out\n", s.DatagramsIn, s.DatagramsOut)
+	}
 	fmt.Fprintf(c, "Sent again:       %d, asked for again %d, copies received %d\n", s.Resends, s.ResendsAsked, s.Duplicates)
 	fmt.Fprintf(c, "Damaged:          %d with a wrong sum, %d cut short, %d bytes outside packets\n", s.BadChecksums, s.Truncated, s.Garbage)
 	if s.Peer != "" || s.BadTags+s.Replays+s.Foreign > 0 {

@@ -106,11 +106,15 @@ type Stats struct {
 	Resets                uint64 // RESET packets received
 	Syncs                 uint64 // packets with SYNC received
 	BreakIns              uint64
-	BadTags               uint64        // datagrams that the key does not open
-	Replays               uint64        // authentic datagrams that came late or again
-	Foreign               uint64        // datagrams of somebody else's
-	Sessions              uint64        // handshakes that led to a session
-	Peer                  string        // address of the target, where the link has one
-	LastByte              time.Time     // when a byte last arrived; zero: never
-	RoundTrip             time.Duration // smoothed time from a packet to its acknowledgement
+	// Of links of datagrams: all that came, refused ones too, and all that were
+	// sent.
+	DatagramsIn, DatagramsOut uint64
+
+	BadTags   uint64        // datagrams that the key does not open
+	Replays   uint64        // authentic datagrams that came late or again
+	Foreign   uint64        // datagrams of somebody else's
+	Sessions  uint64        // handshakes that led to a session
+	Peer      string        // address of the target, where the link has one
+	LastByte  time.Time     // when a byte last arrived; zero: never
+	RoundTrip time.Duration // smoothed time from a packet to its acknowledgement
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sort"
+	"strings"
 	"time"
 
 	"openkd/kdrpc"
@@ -154,6 +155,12 @@ func (ses *session) status(ctx context.Context, info Info) status.Session {
 	out.Link = status.Link{
 		BytesIn: l.BytesIn, BytesOut: l.BytesOut, PacketsIn: l.PacketsIn, PacketsOut: l.PacketsOut,
 		Resends: l.Resends, BadChecksums: l.BadChecksums, Garbage: l.Garbage, Resets: l.Resets, RoundTrip: l.RoundTrip,
+	}
+	if l.DatagramsIn+l.DatagramsOut > 0 || strings.HasPrefix(info.Line, "NET:") {
+		out.Link.Net = &status.Net{
+			Target: l.Peer, Handshakes: l.Sessions, DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut,
+			Forged: l.BadTags, Replayed: l.Replays, Foreign: l.Foreign,
+		}
 	}
 	return out
 }

@@ -74,6 +74,19 @@ type Link struct {
 	// RoundTrip is the smoothed time from a packet to its acknowledgement; 0:
 	// not known yet.
 	RoundTrip time.Duration `cbor:"9,keyasint,omitempty" json:"roundTripNs"`
+	Net       *Net          `cbor:"10,keyasint,omitempty" json:"net,omitempty"` // of a network link
+}
+
+// Net are the figures of a network link besides. Datagrams count whether they
+// were taken or refused; a refused one is one of Forged, Replayed and Foreign.
+type Net struct {
+	Target       string `cbor:"1,keyasint,omitempty" json:"target,omitempty"` // its address; "": none yet
+	Handshakes   uint64 `cbor:"2,keyasint,omitempty" json:"handshakes"`       // that led to a session
+	DatagramsIn  uint64 `cbor:"3,keyasint,omitempty" json:"datagramsIn"`
+	DatagramsOut uint64 `cbor:"4,keyasint,omitempty" json:"datagramsOut"`
+	Forged       uint64 `cbor:"5,keyasint,omitempty" json:"forged"`   // that the key does not open
+	Replayed     uint64 `cbor:"6,keyasint,omitempty" json:"replayed"` // authentic, but late or again
+	Foreign      uint64 `cbor:"7,keyasint,omitempty" json:"foreign"`  // of somebody else, or no datagram of the protocol
 }
 
 // Client is one connection.

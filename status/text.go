@@ -62,6 +62,16 @@ func (s *Server) session(p func(string, ...any), x *Session) {
 	if l.Resends+l.BadChecksums+l.Garbage+l.Resets > 0 {
 		p("    link: %d sent again, %s, %s, %s\n", l.Resends, count(l.BadChecksums, "bad checksum"), count(l.Garbage, "stray byte"), count(l.Resets, "reset"))
 	}
+	if n := l.Net; n != nil {
+		at := "none yet"
+		if n.Target != "" {
+			at = clean(n.Target)
+		}
+		p("    target: %s, %s; %s in, %d out\n", at, count(n.Handshakes, "handshake"), count(n.DatagramsIn, "datagram"), n.DatagramsOut)
+		if n.Forged+n.Replayed+n.Foreign > 0 {
+			p("    refused: %s that the key does not open, %d late or sent again, %d of somebody else\n", count(n.Forged, "datagram"), n.Replayed, n.Foreign)
+		}
+	}
 }
 
 func (s *Server) more(p func(string, ...any), n, shown int) {

@@ -1110,6 +1110,8 @@ func addStats(a *link.Stats, b link.Stats) {
 	a.Resets += b.Resets
 	a.Syncs += b.Syncs
 	a.BreakIns += b.BreakIns
+	a.DatagramsIn += b.DatagramsIn
+	a.DatagramsOut += b.DatagramsOut
 	a.BadTags += b.BadTags
 	a.Replays += b.Replays
 	a.Foreign += b.Foreign

@@ -319,6 +319,7 @@ func (h *Host) datagram(s Conn, from netip.AddrPort, d []byte) {
 	if h.err != nil {
 		return
 	}
+	h.stats.DatagramsIn++
 	protocol, channel, err := peek(d)
 	if err != nil {
 		h.stats.Foreign++
@@ -464,6 +465,7 @@ func (h *Host) writeLocked(s Conn, to netip.AddrPort, with *seal, m meta, payloa
 	h.frame = with.append(h.frame[:0], m, payload)
 	// What a socket cannot send is lost like what a network loses.
 	if n, err := s.WriteToUDPAddrPort(h.frame, to); err == nil {
+		h.stats.DatagramsOut++
 		h.stats.BytesOut += uint64(n)
 	}
 }

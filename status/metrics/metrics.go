@@ -12,6 +12,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -56,29 +57,33 @@ type collector struct {
 	doorClients, doorAccepted, doorBytes                                *prometheus.Desc
 	linkBytes, linkPackets, linkResends, linkBad                        *prometheus.Desc
 	linkGarbage, linkResets, linkTrip                                   *prometheus.Desc
+	netDatagrams, netRefused, netHandshakes                             *prometheus.Desc
 }
 
 func newCollector(src Source) *collector {
 	return &collector{
-		src:          src,
-		info:         desc("info", "The release of the server.", "release"),
-		started:      desc("start_time_seconds", "When the server was started, in seconds since 1970."),
-		clients:      desc("clients", "Clients that are connected."),
-		maxClients:   desc("clients_max", "Clients that are taken at most."),
-		trip:         desc("client_round_trip_seconds", "Round trip to the clients by pings: the median and the longest.", "of"),
-		sessions:     desc("sessions", "Sessions by the state of their target.", "state"),
-		waiting:      desc("sessions_waiting", "Sessions that wait for a client whose connection was lost."),
-		events:       desc("audit_events_total", "Lines of the audit by kind.", "event"),
-		doorClients:  desc("door_clients", "Clients that are connected, by door.", "door"),
-		doorAccepted: desc("door_accepted_total", "Clients that proved the password, by door.", "door"),
-		doorBytes:    desc("door_bytes_total", "Bytes of the protocol from (in) and to (out) clients, by door.", "door", "direction"),
-		linkBytes:    desc("link_bytes_total", "Bytes from (in) and to (out) the target of a line.", "line", "direction"),
-		linkPackets:  desc("link_packets_total", "Data packets from (in) and to (out) the target of a line.", "line", "direction"),
-		linkResends:  desc("link_resends_total", "Data packets sent again.", "line"),
-		linkBad:      desc("link_bad_checksums_total", "Packets with a bad checksum.", "line"),
-		linkGarbage:  desc("link_garbage_bytes_total", "Bytes outside packets.", "line"),
-		linkResets:   desc("link_resets_total", "Resets by the target.", "line"),
-		linkTrip:     desc("link_round_trip_seconds", "Smoothed time from a packet to its acknowledgement.", "line"),
+		src:           src,
+		info:          desc("info", "The release of the server.", "release"),
+		started:       desc("start_time_seconds", "When the server was started, in seconds since 1970."),
+		clients:       desc("clients", "Clients that are connected."),
+		maxClients:    desc("clients_max", "Clients that are taken at most."),
+		trip:          desc("client_round_trip_seconds", "Round trip to the clients by pings: the median and the longest.", "of"),
+		sessions:      desc("sessions", "Sessions by the state of their target.", "state"),
+		waiting:       desc("sessions_waiting", "Sessions that wait for a client whose connection was lost."),
+		events:        desc("audit_events_total", "Lines of the audit by kind.", "event"),
+		doorClients:   desc("door_clients", "Clients that are connected, by door.", "door"),
+		doorAccepted:  desc("door_accepted_total", "Clients that proved the password, by door.", "door"),
+		doorBytes:     desc("door_bytes_total", "Bytes of the protocol from (in) and to (out) clients, by door.", "door", "direction"),
+		linkBytes:     desc("link_bytes_total", "Bytes from (in) and to (out) the target of a line.", "line", "direction"),
+		linkPackets:   desc("link_packets_total", "Data packets from (in) and to (out) the target of a line.", "line", "direction"),
+		linkResends:   desc("link_resends_total", "Data packets sent again.", "line"),
+		linkBad:       desc("link_bad_checksums_total", "Packets with a bad checksum.", "line"),
+		linkGarbage:   desc("link_garbage_bytes_total", "Bytes outside packets.", "line"),
+		linkResets:    desc("link_resets_total", "Resets by the target.", "line"),
+		netDatagrams:  desc("net_datagrams_total", "Datagrams from (in, refused ones too) and to (out) the target of a network line.", "line", "direction"),
+		netRefused:    desc("net_refused_total", "Datagrams that were refused on a network line: forged (the key does not open them), replayed (late or sent again), foreign (of somebody else).", "line", "why"),
+		netHandshakes: desc("net_handshakes_total", "Handshakes that led to a session with the target of a network line.", "line"),
+		linkTrip:      desc("link_round_trip_seconds", "Smoothed time from a packet to its acknowledgement.", "line"),
 	}
 }
 
@@ -88,6 +93,7 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 		c.info, c.started, c.clients, c.maxClients, c.trip, c.sessions, c.waiting, c.events,
 		c.doorClients, c.doorAccepted, c.doorBytes,
 		c.linkBytes, c.linkPackets, c.linkResends, c.linkBad, c.linkGarbage, c.linkResets, c.linkTrip,
+		c.netDatagrams, c.netRefused, c.netHandshakes,
 	} {
 		to <- d
 	}
@@ -152,6 +158,14 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		counter(c.linkBad, l.BadChecksums, line)
 		counter(c.linkGarbage, l.Garbage, line)
 		counter(c.linkResets, l.Resets, line)
+		if n := l.Net; n != nil {
+			counter(c.netDatagrams, n.DatagramsIn, line, "in")
+			counter(c.netDatagrams, n.DatagramsOut, line, "out")
+			counter(c.netRefused, n.Forged, line, "forged")
+			counter(c.netRefused, n.Replayed, line, "replayed")
+			counter(c.netRefused, n.Foreign, line, "foreign")
+			counter(c.netHandshakes, n.Handshakes, line)
+		}
 		if line != other && l.RoundTrip > 0 {
 			gauge(c.linkTrip, l.RoundTrip.Seconds(), line)
 		}
@@ -196,9 +210,21 @@ func lines(in []status.Session) map[string]status.Link {
 		o.Garbage += l.Garbage
 		o.Resets += l.Resets
 		o.RoundTrip = l.RoundTrip
+		o.Net = sum(o.Net, l.Net)
 		out[name] = o
 	}
 	return out
+}
+
+// sum is both together, in a place of its own.
+func sum(a, b *status.Net) *status.Net {
+	if a == nil || b == nil {
+		return cmp.Or(a, b)
+	}
+	return &status.Net{
+		Handshakes: a.Handshakes + b.Handshakes, DatagramsIn: a.DatagramsIn + b.DatagramsIn, DatagramsOut: a.DatagramsOut + b.DatagramsOut,
+		Forged: a.Forged + b.Forged, Replayed: a.Replayed + b.Replayed, Foreign: a.Foreign + b.Foreign,
+	}
 }
 
 // Server serves /metrics.

@@ -36,6 +36,7 @@ func example() *status.Server {
 		Sessions: []status.Session{
 			{Line: "COM:Port=a", State: "halted", Link: status.Link{BytesIn: 5, BytesOut: 6, PacketsIn: 7, Resends: 1, RoundTrip: 2 * time.Millisecond}},
 			{Line: "COM:Port=b\xff\x1b", State: "", Lost: &now},
+			{Line: "NET:Port=50000,Key=*", State: "halted", Link: status.Link{Net: &status.Net{Target: "10.0.0.5:50000", Handshakes: 1, DatagramsIn: 12, DatagramsOut: 13, Forged: 3, Replayed: 4, Foreign: 5}}},
 		},
 		Clients: []status.Client{{RoundTrip: time.Millisecond}, {RoundTrip: 3 * time.Millisecond}, {}},
 	}
@@ -67,8 +68,17 @@ kdsrv_link_bytes_total{direction="in",line="COM:Port=b??"} 0
 kdsrv_link_bytes_total{direction="out",line="COM:Port=b??"} 0
 # TYPE kdsrv_link_round_trip_seconds gauge
 kdsrv_link_round_trip_seconds{line="COM:Port=a"} 0.002
+# TYPE kdsrv_net_datagrams_total counter
+kdsrv_net_datagrams_total{direction="in",line="NET:Port=50000,Key=*"} 12
+kdsrv_net_datagrams_total{direction="out",line="NET:Port=50000,Key=*"} 13
+# TYPE kdsrv_net_handshakes_total counter
+kdsrv_net_handshakes_total{line="NET:Port=50000,Key=*"} 1
+# TYPE kdsrv_net_refused_total counter
+kdsrv_net_refused_total{line="NET:Port=50000,Key=*",why="foreign"} 5
+kdsrv_net_refused_total{line="NET:Port=50000,Key=*",why="forged"} 3
+kdsrv_net_refused_total{line="NET:Port=50000,Key=*",why="replayed"} 4
 # TYPE kdsrv_sessions gauge
-kdsrv_sessions{state="halted"} 1
+kdsrv_sessions{state="halted"} 2
 kdsrv_sessions{state="unknown"} 1
 # TYPE kdsrv_sessions_waiting gauge
 kdsrv_sessions_waiting 1
@@ -76,6 +86,9 @@ kdsrv_sessions_waiting 1
 		if !strings.Contains(body, "\n"+want) {
 			t.Errorf("%s is missing in%s", want, body)
 		}
+	}
+	if strings.Contains(body, `kdsrv_net_datagrams_total{direction="in",line="COM`) {
+		t.Errorf("a serial line has datagrams:%s", body)
 	}
 }
 
