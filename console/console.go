@@ -117,7 +117,6 @@ type console struct {
 	trace   bool
 	greeted bool         // the banner was shown; of the goroutine of render
 	stage   target.Stage // the last one told
-	noticed time.Time    // when the last notice came
 
 	farewell string // what those are told who share the session
 
@@ -409,13 +408,23 @@ func (k *console) line() (l sharing.Line, id any, err error) {
 // run runs one line; it returns what ends the session.
 func (k *console) run(l sharing.Line, id any) *command.Quit {
 	ctx, end := k.begin(true)
+	call, _ := id.(*apiCall)
+	if call != nil {
+		id = call.id
+	}
 	if k.js != nil {
+		k.js.call = call
 		k.js.start(id)
 	}
 	k.actor, k.s.Actor = l.Person, l.Person
 	stop := k.stopNumber()
 	stopWatch, stopPrompts := k.watchEnd(), k.watchPrompts()
-	err := k.s.Execute(ctx, l.Text)
+	var err error
+	if call != nil {
+		call.data, err = k.s.Invoke(ctx, call.name, call.args)
+	} else {
+		err = k.s.Execute(ctx, l.Text)
+	}
 	stopPrompts()
 	stopWatch()
 	end()
@@ -648,7 +657,7 @@ func (k *console) hints() {
 			return
 		}
 		k.mu.Lock()
-		stage, met, noticed := k.stage, k.met, k.noticed
+		stage, met := k.stage, k.met
 		if !k.hinted && time.Since(begun) >= hintAfter {
 			k.hinted = true
 			poke(k.changed)
@@ -657,8 +666,7 @@ func (k *console) hints() {
 		if stage != at {
 			at, since = stage, time.Now()
 		}
-		// What was said in this stage comes from who is nearer to the line.
-		if text := hints[stage]; !met && !told[stage] && text != "" && time.Since(since) >= hintAfter && noticed.Before(since.Add(-time.Second)) {
+		if text := hints[stage]; !met && !told[stage] && text != "" && time.Since(since) >= hintAfter {
 			told[stage] = true
 			k.say("%s\n", text)
 		}
@@ -842,13 +850,12 @@ func (k *console) Event(ev engine.Event) {
 		k.lost = true
 	case target.EventStage:
 		k.stage = ev.Stage
-	case target.EventNotice:
-		k.noticed = time.Now()
 	case target.EventPrompt:
 		p := ev.Event
 		k.prompt = &p
 	}
 	k.mu.Unlock()
+	k.s.Note(ev)
 	if k.js != nil {
 		k.js.send(k, ev)
 	}

@@ -33,7 +33,8 @@ const maxOutput = 1 << 20
 type jsonOut struct {
 	mu      sync.Mutex
 	out     io.Writer
-	running bool // a command runs: text belongs to its result
+	running bool     // a command runs: text belongs to its result
+	call    *apiCall // what runs is one
 	id      any
 	buf     bytes.Buffer
 }
@@ -91,6 +92,15 @@ func (j *jsonOut) takeLocked() string {
 	return s
 }
 
+// apiCall is a call of a program in the place of a command. It travels as the id
+// of its line.
+type apiCall struct {
+	id   any
+	name string
+	args json.RawMessage
+	data any // the answer
+}
+
 // start begins a command: its output is kept for the result.
 func (j *jsonOut) start(id any) {
 	j.mu.Lock()
@@ -111,6 +121,12 @@ func (j *jsonOut) result(k *console, id any, l sharing.Line, err error, before u
 	}
 	if !l.Local() {
 		v["who"] = l.Name
+	}
+	if c := j.call; c != nil {
+		delete(v, "command")
+		if v["call"] = c.name; err == nil {
+			v["data"] = c.data
+		}
 	}
 	if stop != nil {
 		v["stop"] = json.RawMessage(stop)
@@ -170,10 +186,12 @@ func (k *console) state() string {
 
 // request is a line of input in JSON mode.
 type request struct {
-	ID      any     `json:"id"`
-	Command *string `json:"command"`
-	Do      string  `json:"do"`
-	Answer  *string `json:"answer"`
+	ID      any             `json:"id"`
+	Command *string         `json:"command"`
+	Do      string          `json:"do"`
+	Answer  *string         `json:"answer"`
+	Call    string          `json:"call"` // a function of the extensions' API
+	Args    json.RawMessage `json:"args"`
 }
 
 // parse reads a line: an object, or a plain command.
@@ -195,13 +213,13 @@ func parseRequest(line string) (request, error) {
 		return request{}, errors.New(`"id" is a string or a number`)
 	}
 	n := 0
-	for _, have := range []bool{r.Command != nil, r.Do != "", r.Answer != nil} {
+	for _, have := range []bool{r.Command != nil, r.Do != "", r.Answer != nil, r.Call != ""} {
 		if have {
 			n++
 		}
 	}
 	if n != 1 {
-		return r, errors.New(`a request has one of "command", "do" and "answer"`)
+		return r, errors.New(`a request has one of "command", "call", "do" and "answer"`)
 	}
 	return r, nil
 }
@@ -262,6 +280,9 @@ func (j *jsonOut) next(ctx context.Context, k *console) (string, any, error) {
 		return "", nil, err
 	}
 	r, err := parseRequest(line)
+	if err == nil && r.Call != "" {
+		return "call " + r.Call, &apiCall{id: r.ID, name: r.Call, args: r.Args}, nil
+	}
 	if err != nil || r.Command == nil {
 		return "", nil, errors.New("not a command")
 	}
