@@ -21,8 +21,6 @@ func absent(word string) string {
 		if w == "dg" || w == "#" || w == "a" || w == ".context" {
 			needs = "code of its own"
 		}
-	case ".server", ".servers", ".clients", ".endsrv", ".remote", ".remote_exit", ".noshell", ".secure":
-		return fmt.Sprintf("%s is not there yet: sessions cannot be shared yet", word)
 	case ".dump", ".opendump":
 		return fmt.Sprintf("%s is not there yet: dump files are neither read nor written", word)
 	case ".kdfiles", ".pagein", "sx", "sxe", "sxd", "sxi", "sxn", ".shell", ".asm", ".effmach", ".hh", ".pcmd", ".outmask", ".push", ".pop":

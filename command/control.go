@@ -298,6 +298,9 @@ func cmdRestart(c *Call) error {
 	if err := c.End(c.Args); err != nil {
 		return err
 	}
+	if !c.S.Actor.Local() {
+		return errors.New(".restart works where the session is shared, not at a client")
+	}
 	return c.S.follow(c.Ctx, c.S.going(func(ctx context.Context) error { return c.S.Engine.Reopen(ctx) }))
 }
 
@@ -308,6 +311,9 @@ func cmdQuit(c *Call) error {
 		leave, args = target.LeaveHalted, ""
 	}
 	if err := c.End(args); err != nil {
+		return err
+	}
+	if err := c.S.mayQuit(strings.ToLower(c.Name)); err != nil {
 		return err
 	}
 	return &Quit{Leave: leave}

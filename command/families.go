@@ -20,6 +20,7 @@ func families() []*Command {
 		moduleCommands,
 		symbolCommands,
 		controlCommands,
+		shareCommands,
 		netCommands,
 		extensionCommands,
 	} {

@@ -120,6 +120,8 @@ type console struct {
 
 	farewell string // what those are told who share the session
 
+	stands   bool   // a prompt is shown, see promptStands
+	again    func()
 	failed  atomic.Bool // a command failed
 	pending []string    // -cf and -c, not run yet
 }
@@ -417,7 +419,7 @@ func (k *console) run(l sharing.Line, id any) *command.Quit {
 		k.js.start(id)
 	}
 	k.actor, k.s.Actor = l.Person, l.Person
-	stop := k.stopNumber()
+	stop := k.e.LastStop()
 	stopWatch, stopPrompts := k.watchEnd(), k.watchPrompts()
 	var err error
 	if call != nil {

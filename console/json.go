@@ -109,7 +109,7 @@ func (j *jsonOut) start(id any) {
 }
 
 // result ends a command.
-func (j *jsonOut) result(k *console, id any, l sharing.Line, err error, before uint64) {
+func (j *jsonOut) result(k *console, id any, l sharing.Line, err error, before *engine.Stop) {
 	state := k.state()
 	stop := k.newStop(before)
 	j.mu.Lock()
@@ -192,6 +192,8 @@ type request struct {
 	Answer  *string         `json:"answer"`
 	Call    string          `json:"call"` // a function of the extensions' API
 	Args    json.RawMessage `json:"args"`
+	Timeout float64         `json:"timeout"` // of wait, seconds; 0: a day
+	After   uint64          `json:"after"`   // of wait: a stop later than the one with this number
 }
 
 // parse reads a line: an object, or a plain command.

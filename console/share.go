@@ -59,25 +59,21 @@ func (k *console) arrives(early func(string) bool) func(string) bool {
 // take waits for the next line, whoever types it. id is that of a JSON request.
 func (k *console) take(ctx context.Context, prompt, state string) (l sharing.Line, id any, err error) {
 	hub := k.s.Share
-	shown := false
 	for {
 		c, end := context.WithCancel(ctx)
 		if hub != nil {
 			if l, ok := hub.Take(k.holds); ok {
 				end()
-				if shown && !k.tty && k.js == nil {
-					io.WriteString(k.local, "\n")
-				}
+				k.promptEnds(true)
 				return l, nil, nil
 			}
 			hub.SetPrompt(prompt, state, 0)
 			hub.OnArrival(end)
 		}
 		p := prompt
-		if shown && !k.tty {
+		if k.promptStands(end) {
 			p = ""
 		}
-		shown = true
 		if k.js != nil && state == "halted" {
 			l.Text, id, err = k.js.next(c, k)
 		} else {
@@ -85,6 +81,9 @@ func (k *console) take(ctx context.Context, prompt, state string) (l sharing.Lin
 		}
 		arrived := c.Err() != nil && ctx.Err() == nil
 		end()
+		if !arrived || err == nil {
+			k.promptEnds(false)
+		}
 		if hub != nil {
 			hub.OnArrival(nil)
 			if err == nil {
@@ -95,6 +94,35 @@ func (k *console) take(ctx context.Context, prompt, state string) (l sharing.Lin
 			continue
 		}
 		return l, id, err
+	}
+}
+
+// Without an editor that keeps it below, a prompt that others' words come
+// between is ended with a new line and shown again.
+
+// promptStands notes that a prompt is shown, and how to show it again; true: it
+// stands already.
+func (k *console) promptStands(again func()) bool {
+	if k.tty || k.js != nil || k.s.Share == nil {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	stood := k.stands
+	k.stands, k.again = true, again
+	return stood
+}
+
+// promptEnds notes that no prompt stands any more; others: because of what
+// others say.
+func (k *console) promptEnds(others bool) {
+	k.mu.Lock()
+	stood, again := k.stands, k.again
+	k.stands, k.again = false, nil
+	k.mu.Unlock()
+	if stood && others {
+		io.WriteString(k.local, "\n")
+		again()
 	}
 }
 
@@ -159,7 +187,7 @@ func (k *console) typed(text, prompt string) {
 }
 
 // ended tells everybody how a line ended.
-func (k *console) ended(l sharing.Line, err error, before uint64) {
+func (k *console) ended(l sharing.Line, err error, before *engine.Stop) {
 	hub := k.s.Share
 	if hub == nil {
 		return
@@ -174,19 +202,13 @@ func (k *console) ended(l sharing.Line, err error, before uint64) {
 	hub.Append(e)
 }
 
-// stopNumber is that of the last stop, 0 before the first.
-func (k *console) stopNumber() uint64 {
-	if st := k.e.LastStop(); st != nil {
-		return st.Number
-	}
-	return 0
-}
-
 // newStop is what a result says about the stop that its command has brought: a
 // step is not taken for a run, nor a run for a step. nil: there was none.
-func (k *console) newStop(before uint64) []byte {
+func (k *console) newStop(before *engine.Stop) []byte {
+	// A step over an int 3 is a stop of its own in the same halt: the number does
+	// not tell.
 	st := k.e.LastStop()
-	if st == nil || st.Number == before || !k.e.Halted() {
+	if st == nil || st == before || !k.e.Halted() {
 		return nil
 	}
 	b, err := json.Marshal(shortStop(st))
@@ -221,6 +243,7 @@ func (k *console) Announce(e sharing.Entry) {
 	k.s.PrintBy(e.Text, func() {
 		k.s.Share.Append(e)
 		if k.js == nil {
+			k.promptEnds(true)
 			io.WriteString(k.local, e.Text)
 			return
 		}

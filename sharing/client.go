@@ -39,7 +39,13 @@ type Session struct {
 	Release  string // of the server
 	ID       uint32 // this client among the participants
 	ReadOnly bool
-	History  uint64 // entries up to this one were there before
+	// History: entries up to this one were there before; what follows is how the
+	// session stood then.
+	History uint64
+	Shown   uint64 // the entries that come begin behind this one
+	State   string
+	Prompt  string // that this client may answer
+	Stop    []byte // JSON: the fields of the last halted event
 }
 
 // ClientOptions of Join. Zero fields take the defaults.
@@ -49,7 +55,7 @@ type ClientOptions struct {
 	Name     string // machine\user; "": of this process
 	Release  string
 	ReadOnly bool
-	Lines    int // of history wanted; 0: what the server keeps
+	Lines    int // of history wanted; 0: what the server keeps; -1: none
 	Timeouts Timeouts
 	Patience time.Duration    // for a lost connection to come back: 2 min
 	Retry    time.Duration    // the first wait between two attempts: 200 ms, growing to 5 s
@@ -325,7 +331,10 @@ func (c *Client) entered(j joined, h hello) {
 	first := c.session == nil
 	other := !first && !bytes.Equal(c.session, j.Session)
 	c.session, c.token = j.Session, j.Token
-	c.info = Session{Program: clean(h.Program, maxName), Title: clean(j.Title, 512), Release: clean(h.Release, maxName), ID: j.ID, ReadOnly: j.ReadOnly, History: j.Now}
+	c.info = Session{Program: clean(h.Program, maxName), Title: clean(j.Title, 512), Release: clean(h.Release, maxName), ID: j.ID, ReadOnly: j.ReadOnly, History: j.Now, Shown: j.After, State: clean(j.State, maxName), Stop: j.Stop}
+	if j.PromptOf == 0 || j.PromptOf == j.ID {
+		c.info.Prompt = j.Prompt
+	}
 	c.last = j.After
 	var unknown []uint64
 	if !first && (j.Fresh || j.Missed > 0) {

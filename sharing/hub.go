@@ -125,6 +125,7 @@ type Hub struct {
 	prompt   string
 	state    string
 	promptOf uint32
+	stopData []byte // of the last halted event
 	closed   bool
 	ending   string // what clients are told at the end
 
@@ -220,6 +221,21 @@ func (h *Hub) appendLocked(e Entry) {
 		e.Text = e.Text[:MaxLine]
 	}
 	e.Message = clip(e.Message, 4096)
+	switch e.Kind {
+	case EntryPrompt:
+		h.prompt, h.state, h.promptOf = e.Prompt, e.Name, e.From
+	case EntryCommand:
+		h.prompt = ""
+	case EntryResult:
+		h.state = e.Name
+	case EntryEvent:
+		switch e.Name {
+		case "halted":
+			h.state, h.stopData = e.Name, e.Data
+		case "running", "lost", "closed":
+			h.state = e.Name
+		}
+	}
 	seq := h.log.add(e)
 	if e.Kind != EntryEvent || e.Name != "print" {
 		h.urgent = seq
@@ -252,14 +268,12 @@ func (h *Hub) SetPrompt(prompt, state string, of uint32) {
 	if prompt == h.prompt && state == h.state && of == h.promptOf {
 		return
 	}
-	h.prompt, h.state, h.promptOf = prompt, state, of
 	h.appendLocked(Entry{Kind: EntryPrompt, Prompt: prompt, Name: state, From: of, Time: h.o.Now().UnixNano()})
 }
 
 // Command says that a line is being run.
 func (h *Hub) Command(l Line, prompt string) {
 	h.mu.Lock()
-	h.prompt = ""
 	if p := h.parts[l.ID]; p != nil {
 		p.active = h.o.Now()
 	}
@@ -406,7 +420,8 @@ func (h *Hub) enter(c *connection, j join) (joined, *Refusal) {
 			}
 		}
 	}
-	r := joined{Session: h.id, Title: h.o.Title, Now: h.log.last()}
+	r := joined{Session: h.id, Title: h.o.Title, Now: h.log.last(), State: h.state, Stop: h.stopData}
+	r.Prompt, r.PromptOf = h.prompt, h.promptOf
 	if p == nil {
 		if len(h.parts) >= h.o.MaxClients {
 			return joined{}, &Refusal{Code: RefusedFull}
@@ -444,11 +459,14 @@ func (h *Hub) enter(c *connection, j join) (joined, *Refusal) {
 			r.After = after
 		}
 	default:
-		lines := h.o.Lines
-		if j.Lines > 0 {
-			lines = min(lines, j.Lines)
+		switch lines := h.o.Lines; {
+		case j.Lines < 0:
+			r.After = h.log.last()
+		case j.Lines > 0:
+			r.After = h.log.back(min(lines, j.Lines))
+		default:
+			r.After = h.log.back(lines)
 		}
-		r.After = h.log.back(lines)
 	}
 	r.Token, r.ID, r.ReadOnly, r.Taken = p.token, p.ID, p.readOnly, p.taken
 	c.cursor = r.After

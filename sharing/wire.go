@@ -108,7 +108,7 @@ type join struct {
 	Token    []byte `cbor:"3,keyasint,omitempty"` // as this client
 	After    uint64 `cbor:"4,keyasint,omitempty"` // the last entry that came
 	ReadOnly bool   `cbor:"5,keyasint,omitempty"` // does not want to type
-	Lines    int    `cbor:"6,keyasint,omitempty"` // of history; 0: what there is
+	Lines    int    `cbor:"6,keyasint,omitempty"` // of history; 0: what there is; -1: none
 }
 
 type joined struct {
@@ -116,12 +116,16 @@ type joined struct {
 	Token    []byte `cbor:"2,keyasint"`
 	ID       uint32 `cbor:"3,keyasint"`
 	ReadOnly bool   `cbor:"4,keyasint,omitempty"`
-	After    uint64 `cbor:"5,keyasint,omitempty"` // entries follow behind this one
-	Missed   uint64 `cbor:"6,keyasint,omitempty"` // entries that are not kept any more
-	Taken    uint64 `cbor:"7,keyasint,omitempty"` // the last request that was taken
-	Title    string `cbor:"8,keyasint,omitempty"` // of the session, for people
-	Fresh    bool   `cbor:"9,keyasint,omitempty"` // the token was not known: a new participant
-	Now      uint64 `cbor:"10,keyasint"`          // the last entry there is; up to it is history
+	After    uint64 `cbor:"5,keyasint,omitempty"`  // entries follow behind this one
+	Missed   uint64 `cbor:"6,keyasint,omitempty"`  // entries that are not kept any more
+	Taken    uint64 `cbor:"7,keyasint,omitempty"`  // the last request that was taken
+	Title    string `cbor:"8,keyasint,omitempty"`  // of the session, for people
+	Fresh    bool   `cbor:"9,keyasint,omitempty"`  // the token was not known: a new participant
+	Now      uint64 `cbor:"10,keyasint"`           // the last entry there is; up to it is history
+	State    string `cbor:"11,keyasint,omitempty"` // as of Now
+	Prompt   string `cbor:"12,keyasint,omitempty"`
+	PromptOf uint32 `cbor:"13,keyasint,omitempty"`
+	Stop     []byte `cbor:"14,keyasint,omitempty"` // the fields of the last halted event
 }
 
 // Op is what a request asks for.

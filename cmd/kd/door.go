@@ -17,6 +17,9 @@ import (
 type door struct {
 	t   connstr.Transport
 	out io.Writer // for what is said until the first connection is there
+	// there says how to start what connects, with the transport as %s; "": a
+	// connection server.
+	there string
 	// waits is the port that a reverse connection is waited for on.
 	waits int
 }
@@ -42,6 +45,10 @@ func (d *door) listening(t connstr.Transport) {
 	if host, err := os.Hostname(); err == nil && host != "" {
 		there.ClientOf = host
 	}
-	fmt.Fprintf(d.out, "Waiting for %s to connect to port %d of this machine; there run kdsrv -t \"%s\". Ctrl+C ends the wait.\n",
-		d.t.ClientOf, d.waits, strings.Replace(there.String(), "Password=*", "Password=<password>", 1))
+	how := d.there
+	if how == "" {
+		how = "run kdsrv -t \"%s\""
+	}
+	fmt.Fprintf(d.out, "Waiting for %s to connect to port %d of this machine; there %s. Ctrl+C ends the wait.\n",
+		d.t.ClientOf, d.waits, fmt.Sprintf(how, strings.Replace(there.String(), "Password=*", "Password=<password>", 1)))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"openkd/discovery"
@@ -11,33 +12,38 @@ import (
 // matter, options of one letter without argument can be merged (-rnv), -k may
 // stand without a value.
 type flags struct {
-	kernel    *string // -k; nil: not given
-	demo      bool
-	commands  []string // -c, in order
-	script    string   // -cf
-	log       string
-	logAppend bool
-	breakIn   bool // -b, -bonc
-	firstLoad bool // -d
-	firstExc  bool // -x
-	noisy     bool
-	verbose   bool
-	quiet     bool // -kqm
-	noio      bool
-	json      bool
-	takeOver  bool
-	servers   *string // -QR; nil: not given; "": everywhere
-	password  string  // -passwordfile
-	keygen    bool
-	port      string // -port, of -keygen
-	hostip    string // -hostip, of -keygen
-	version   bool
-	help      bool
-	given     []string // the names of all options
-	symbols   string   // -y
-	images    string   // -i
-	sources   string   // -srcpath
-	loadAll   bool     // -s
+	kernel     *string // -k; nil: not given
+	demo       bool
+	commands   []string // -c, in order
+	script     string   // -cf
+	log        string
+	logAppend  bool
+	breakIn    bool // -b, -bonc
+	firstLoad  bool // -d
+	firstExc   bool // -x
+	noisy      bool
+	verbose    bool
+	quiet      bool // -kqm
+	noio       bool
+	json       bool
+	takeOver   bool
+	servers    *string // -QR; nil: not given; "": everywhere
+	password   string  // -passwordfile
+	keygen     bool
+	port       string   // -port, of -keygen
+	hostip     string   // -hostip, of -keygen
+	doors      []string // -server
+	remote     *string  // -remote
+	clines     int      // -clines; 0: the default
+	clinesText string
+	audit      string // -audit
+	version    bool
+	help       bool
+	given      []string // the names of all options
+	symbols    string   // -y
+	images     string   // -i
+	sources    string   // -srcpath
+	loadAll    bool     // -s
 }
 
 // option is one row of the table. A one-letter row with a toggle can be
@@ -67,7 +73,11 @@ func options() []option {
 		{[]string{"noio"}, "", "no input and no output here; -c and the log still work", func(f *flags) { f.noio = true }, nil},
 		{[]string{"json"}, "", "events and results as JSON lines", func(f *flags) { f.json = true }, nil},
 		{[]string{"takeover"}, "", "take the link over from the client that holds it", func(f *flags) { f.takeOver = true }, nil},
-		{[]string{"passwordfile"}, "<file>", "its first line is the password for server=@{} without one (else OPENKD_PASSWORD)", nil, func(f *flags, v string) { f.password = v }},
+		{[]string{"server"}, "<transport>", "share the session at a door, as .server does; may be given again", nil, func(f *flags, v string) { f.doors = append(f.doors, v) }},
+		{[]string{"remote"}, "<transport>", "join a session that another debugger shares; goes with -c, -clines, -bonc, -json and -passwordfile", nil, func(f *flags, v string) { f.remote = &v }},
+		{[]string{"clines"}, "<n>", "lines of history for those who join later; with -remote: wanted", nil, func(f *flags, v string) { f.clinesText = v }},
+		{[]string{"audit"}, "<file>", "append who joined and who ran what, as JSON lines", nil, func(f *flags, v string) { f.audit = v }},
+		{[]string{"passwordfile"}, "<file>", "its first line is the password for server=@{}, -server and -remote without one (else OPENKD_PASSWORD)", nil, func(f *flags, v string) { f.password = v }},
 		{[]string{"QR"}, "<machine>", "list the servers of a machine, or of the local network; goes with -json alone", nil, func(f *flags, v string) { f.servers = &v }},
 		{[]string{"keygen"}, "", "make a key for network debugging and print what to type on both sides", func(f *flags) { f.keygen = true }, nil},
 		{[]string{"port"}, "<n>", "the UDP port of -keygen (default 50000)", nil, func(f *flags, v string) { f.port = v }},
@@ -83,8 +93,6 @@ func options() []option {
 
 // later names options of the original that are known but not there.
 var later = map[string]string{
-	"server":   "sharing a session (-server) is not there yet",
-	"remote":   "joining a session (-remote) is not there yet; to reach a kernel through a connection server write -k \"kdsrv:server=@{tcp:server=<host>,port=<n>},trans=@{<link>}\"",
 	"kl":       "local kernel debugging (-kl) needs Windows' own interface and is not supported",
 	"kx":       "EXDI (-kx) is not a KD link and is not supported",
 	"z":        "dump files (-z) are not read yet",
@@ -199,6 +207,27 @@ func (f *flags) check() error {
 		if *f.servers != "" {
 			if _, err := discovery.Machine(*f.servers); err != nil {
 				return usageError("-QR: " + err.Error())
+			}
+		}
+		return nil
+	}
+	if f.clinesText != "" {
+		n, err := strconv.Atoi(f.clinesText)
+		if err != nil || n < 1 || n > 1_000_000 {
+			return usageError(fmt.Sprintf("-clines %s: a number of lines from 1 to 1000000 is expected", f.clinesText))
+		}
+		f.clines = n
+	}
+	if f.remote != nil {
+		for _, name := range f.given {
+			switch name {
+			case "remote", "c", "clines", "b", "bonc", "json", "passwordfile", "v", "n", "kqm":
+			case "k", "demo":
+				return usageError("-remote joins a session that another debugger shares and that has its target, so -" + name + " does not go with it; to reach a kernel through a connection server write -k \"kdsrv:server=@{tcp:server=<host>,port=<n>},trans=@{<link>}\" without -remote")
+			case "server":
+				return usageError("a debugger is either the one that shares (-server) or the one that joins (-remote); type .server <transport> in the session to open a door where it is shared")
+			default:
+				return usageError(fmt.Sprintf("-%s belongs to the debugger that shares the session, so it does not go with -remote", name))
 			}
 		}
 		return nil

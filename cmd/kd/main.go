@@ -65,6 +65,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
+	if f.remote != nil {
+		return runRemote(&f, stdin, stdout, stderr)
+	}
 	f.environment(os.Getenv)
 	if f.noio {
 		stdout, stdin = io.Discard, nil
@@ -96,6 +99,14 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			return exitUsage
 		}
 	}
+	hub, done, err := newShare(&f)
+	if err != nil {
+		fmt.Fprintln(stderr, "kd:", err)
+		return exitUsage
+	}
+	defer done()
+	defer hub.Close("The debugger that shares this session has ended.")
+	text = sayAll{text, hub}
 	fmt.Fprintf(text, "\n%s\n\n", banner())
 	files, err := newSymbolFiles(&f, os.Getenv, func(t string) { fmt.Fprintln(text, t) })
 	if err != nil {
@@ -124,6 +135,11 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer stop()
 	context.AfterFunc(end, stop)
 
+	if err := openDoors(end, &f, hub, text); err != nil {
+		fmt.Fprintln(stderr, "kd:", err)
+		return exitNoConnect
+	}
+	hub.SetTitle("Remote KD: " + k.String())
 	cfg := target.Config{Break: f.breakIn, BreakOnFirstLoad: f.firstLoad}
 	client, err := connect(end, k, cfg, f.takeOver, text, &back, tr)
 	if err != nil {
@@ -139,7 +155,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	e := engine.New(client, engine.Options{
 		Name: "Remote KD: " + k.String(), Config: cfg, StopFirstChance: f.firstExc, CacheSize: cacheSize(os.Getenv, stderr),
 	})
-	s := command.NewSession(e, stdout, command.Options{Quiet: f.quiet, Verbose: f.verbose})
+	s := command.NewSession(e, stdout, command.Options{Quiet: f.quiet, Verbose: f.verbose, Share: hub})
 	set := files.use(e, s)
 	defer set.Close()
 	if f.loadAll {

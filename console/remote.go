@@ -1,0 +1,612 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"openkd/sharing"
+)
+
+// RemoteOptions of RunRemote.
+type RemoteOptions struct {
+	In       io.Reader // nil: no input
+	Out, Err io.Writer
+	// Join joins the session. ctx ends when the person breaks the attempt off.
+	Join func(ctx context.Context, v sharing.Viewer) (*sharing.Client, error)
+
+	Commands []string // for the server, at the first prompt (-c)
+	Break    bool     // break in at once (-bonc)
+	JSON     bool     // see JSON.md
+	// EndWait and Signals are as in Options.
+	EndWait time.Duration
+	Signals <-chan os.Signal
+}
+
+// RunRemote is a whole visit to a session that somebody else shares: it shows
+// it, sends what is typed, and leaves when the person does, when the input
+// ends, or when ctx does. Leaving changes nothing for the session. err is why
+// the session could not be joined; otherwise the exit code is the result.
+func RunRemote(ctx context.Context, opt RemoteOptions) (code int, err error) {
+	if opt.Out == nil {
+		opt.Out = io.Discard
+	}
+	if opt.Err == nil {
+		opt.Err = io.Discard
+	}
+	opt.Err = Visible(opt.Err)
+	if opt.EndWait <= 0 {
+		opt.EndWait = 3 * time.Second
+	}
+	r := &remote{opt: opt, changed: make(chan struct{}, 1)}
+	r.ctx, r.stop = context.WithCancel(ctx)
+	defer r.stop()
+	if opt.JSON {
+		r.js = newRemoteJSON(r)
+	}
+	return r.main()
+}
+
+// remote is a client's console: the owner's goroutine reads lines, the client's
+// shows the session.
+type remote struct {
+	opt  RemoteOptions
+	ctx  context.Context
+	stop context.CancelFunc
+	c    *sharing.Client
+	src  source
+	out  io.Writer // what the person sees
+	tty  bool
+	js   *remoteJSON
+	wg   sync.WaitGroup
+
+	changed chan struct{} // something that the owner waits for
+
+	mu       sync.Mutex
+	info     sharing.Session
+	caughtUp bool   // the history is shown
+	prompt   string // "": none
+	state    string
+	flight   uint64             // the line that was sent and has no result yet
+	taken    bool               // it was taken by the server
+	early    map[uint64]bool    // lines that went out beside the one in flight
+	clean    bool               // nothing was shown since it was typed
+	shown    bool               // a prompt stands at the end of what is shown
+	ask      context.CancelFunc // ends the reading of a line
+	leave    bool
+	quits    bool // the last line ends the session for everybody
+	failed   bool
+}
+
+func (r *remote) main() (int, error) {
+	ctx, cancel := signal.NotifyContext(r.ctx, os.Interrupt)
+	if r.opt.Signals != nil {
+		cancel()
+		ctx, cancel = context.WithCancel(r.ctx)
+	}
+	var v sharing.Viewer = r
+	if r.js != nil {
+		v = r.js
+	}
+	// The terminal is taken over when somebody has answered.
+	gate := &gatedViewer{v: v, open: make(chan struct{})}
+	c, err := r.opt.Join(ctx, gate)
+	cancel()
+	if err != nil {
+		return ExitConnect, err
+	}
+	r.c = c
+	defer c.Close()
+	defer gate.release()
+	r.setup()
+	defer r.src.close()
+	if r.js == nil {
+		fmt.Fprintf(r.out, "Connected to %s%s. CTRL+B and ENTER leaves it; it goes on without you.\n", titled(c.Session()), role(c.Session()))
+	}
+	gate.release()
+	r.src.start()
+	r.signals()
+	r.wg.Go(func() {
+		select {
+		case <-c.Done():
+		case <-r.ctx.Done():
+		}
+		r.poke()
+	})
+	if r.opt.Break {
+		r.request(sharing.OpBreakIn, "")
+	}
+	var code int
+	if r.js != nil {
+		code = r.js.owner()
+	} else {
+		code = r.owner()
+	}
+	r.stop()
+	c.Leave(5 * time.Second)
+	r.wg.Wait()
+	return code, nil
+}
+
+// titled names a session for people.
+func titled(s sharing.Session) string {
+	if s.Title != "" {
+		return "the session " + s.Title
+	}
+	return "the session of " + s.Program
+}
+
+func role(s sharing.Session) string {
+	if s.ReadOnly {
+		return "; you may look, and .echo <text> is shown to all"
+	}
+	return ""
+}
+
+// gatedViewer holds the session back until there is something to show it on.
+type gatedViewer struct {
+	v    sharing.Viewer
+	open chan struct{}
+	once sync.Once
+}
+
+func (g *gatedViewer) release() { g.once.Do(func() { close(g.open) }) }
+
+func (g *gatedViewer) Joined(s sharing.Session) { g.v.Joined(s) }
+
+func (g *gatedViewer) Entry(e sharing.Entry, mine uint64) {
+	<-g.open
+	g.v.Entry(e, mine)
+}
+
+func (g *gatedViewer) Reply(id uint64, ok, done bool, text string) {
+	<-g.open
+	g.v.Reply(id, ok, done, text)
+}
+
+func (g *gatedViewer) Link(text string) {
+	<-g.open
+	g.v.Link(text)
+}
+
+// setup makes the source of lines and the way to the person.
+func (r *remote) setup() {
+	hooks := keys{key: r.key, line: r.earlyLine, change: r.poke}
+	if r.js != nil {
+		hooks = keys{key: func(byte) bool { return true }, line: func(string) bool { return false }, change: r.poke}
+	}
+	in, isFile := r.opt.In.(*os.File)
+	out, outFile := r.opt.Out.(*os.File)
+	if isFile && outFile && r.js == nil && term.IsTerminal(descriptor(in)) && term.IsTerminal(descriptor(out)) {
+		t, err := newTerminal(in, out, hooks)
+		if err != nil {
+			fmt.Fprintf(r.opt.Err, "The terminal cannot be used as one: %v. Lines are read as they are.\n", err)
+		} else {
+			r.src, r.tty = t, true
+		}
+	}
+	if r.src == nil {
+		r.src = newPlain(r.opt.In, r.opt.Out, hooks)
+	}
+	r.out = r.src.output()
+	if outFile && term.IsTerminal(descriptor(out)) {
+		// What others type and print is shown, and does not act.
+		r.out = &visible{w: r.out}
+	}
+}
+
+// harmless is a text without control characters that could act.
+func harmless(text string) string {
+	var b bytes.Buffer
+	(&visible{w: &b}).Write([]byte(text))
+	return b.String()
+}
+
+func (r *remote) poke() {
+	poke(r.changed)
+	select {
+	case <-r.ctx.Done():
+		r.mu.Lock()
+		r.wakeLocked()
+		r.mu.Unlock()
+	default:
+	}
+	if c := r.c; c != nil {
+		select {
+		case <-c.Done():
+			r.mu.Lock()
+			r.wakeLocked()
+			r.mu.Unlock()
+		default:
+		}
+	}
+}
+
+// wakeLocked has the owner look again.
+func (r *remote) wakeLocked() {
+	if r.ask != nil {
+		r.ask()
+	}
+	poke(r.changed)
+}
+
+func (r *remote) signals() {
+	c := r.opt.Signals
+	if c == nil {
+		own := make(chan os.Signal, 4)
+		signal.Notify(own, os.Interrupt)
+		context.AfterFunc(r.ctx, func() { signal.Stop(own) })
+		c = own
+	}
+	r.wg.Go(func() {
+		for {
+			select {
+			case _, ok := <-c:
+				if !ok {
+					return
+				}
+				r.key(0x03)
+			case <-r.ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// request sends something that is not a line in its turn.
+func (r *remote) request(op sharing.Op, text string) {
+	id, err := r.c.Send(op, text)
+	if err != nil {
+		r.print(err.Error() + "\n")
+		return
+	}
+	r.mu.Lock()
+	if r.early == nil {
+		r.early = make(map[uint64]bool)
+	}
+	r.early[id] = true
+	r.mu.Unlock()
+}
+
+// key serves a control key of kd.
+func (r *remote) key(b byte) bool {
+	switch b {
+	case 0x03:
+		r.request(sharing.OpInterrupt, "")
+	case 0x02:
+		r.mu.Lock()
+		r.leave = true
+		r.wakeLocked()
+		r.mu.Unlock()
+	case 0x01, 0x04, 0x06, 0x0b, 0x12, 0x16, 0x17, 0x1c:
+		r.request(sharing.OpKey, string(rune(b)))
+	default:
+		return false
+	}
+	return true
+}
+
+// earlyLine serves lines that do not wait for a prompt.
+func (r *remote) earlyLine(line string) bool {
+	f := strings.Fields(line)
+	if len(f) == 0 {
+		return false
+	}
+	r.mu.Lock()
+	running := r.prompt == "" && r.caughtUp
+	r.mu.Unlock()
+	word := strings.ToLower(f[0])
+	switch {
+	case word == ".key":
+		if len(f) == 2 {
+			if b, ok := keyNames[strings.ToLower(f[1])]; ok {
+				return r.key(b)
+			}
+		}
+		r.print("Usage: .key {a|b|c|d|f|k|r|v|w}, or by name: .key {speed|leave|interrupt|trace|break|cycle|resync|verbose|versions}\n")
+		return true
+	case word == ".breakin" && len(f) == 1 && running:
+		r.request(sharing.OpBreakIn, "")
+		return true
+	}
+	if _, _, ok := sharing.IsWord(line); ok && running && r.tty {
+		r.request(sharing.OpCommand, line)
+		return true
+	}
+	return false
+}
+
+// print shows a text in its place among the session's.
+func (r *remote) print(text string) {
+	if r.js != nil {
+		r.js.notice(strings.TrimRight(text, "\n"))
+		return
+	}
+	r.mu.Lock()
+	r.breakLocked()
+	r.mu.Unlock()
+	io.WriteString(r.out, text)
+}
+
+// breakLocked ends the line with a prompt on it, where no editor does.
+func (r *remote) breakLocked() {
+	r.clean = false
+	if r.shown && !r.tty {
+		io.WriteString(r.out, "\n")
+		r.shown = false
+		r.wakeLocked() // shows it again
+	}
+}
+
+// Joined implements sharing.Viewer.
+func (r *remote) Joined(s sharing.Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.info = s
+	r.caughtUp = false
+	r.state = s.State
+	r.catchUpLocked(s.Shown)
+}
+
+// catchUpLocked: when the history has been shown, the prompt is the one that
+// stood at its end.
+func (r *remote) catchUpLocked(seq uint64) {
+	if !r.caughtUp && seq >= r.info.History {
+		r.caughtUp = true
+		r.state, r.prompt = r.info.State, harmless(r.info.Prompt)
+		r.wakeLocked()
+	}
+}
+
+// Entry implements sharing.Viewer.
+func (r *remote) Entry(e sharing.Entry, mine uint64) {
+	text := e.Text
+	r.mu.Lock()
+	switch e.Kind {
+	case sharing.EntryCommand:
+		r.prompt = ""
+		who := ""
+		if e.From != 0 {
+			who = "[" + e.Who + "] "
+		}
+		if mine > 0 {
+			who = ""
+		}
+		text = who + e.Prompt + e.Text + "\n"
+		if mine > 0 && mine == r.flight && r.clean {
+			text = "" // it stands there, as it was typed
+		}
+	case sharing.EntryResult:
+		text = ""
+		r.prompt, r.state = "", e.Name
+		if mine > 0 && mine == r.flight {
+			r.flight = 0
+			r.failed = r.failed || !e.OK
+		}
+	case sharing.EntryPrompt:
+		text = ""
+		r.state = e.Name
+		r.prompt = ""
+		if e.From == 0 || e.From == r.info.ID {
+			r.prompt = harmless(e.Prompt)
+		}
+		if e.Name == "input" && r.prompt != "" {
+			r.flight = 0 // the command in flight asks
+		}
+	case sharing.EntryNotice:
+		if e.Name == "joined" && e.From == r.info.ID {
+			text = ""
+		}
+	case sharing.EntryEvent:
+		switch e.Name {
+		case "running", "halted", "lost", "closed":
+			r.state = e.Name
+		}
+	}
+	r.catchUpLocked(e.Seq)
+	if text != "" {
+		r.breakLocked()
+	}
+	if r.prompt == "" || !r.shown {
+		r.wakeLocked()
+	}
+	r.mu.Unlock()
+	if text != "" {
+		io.WriteString(r.out, text)
+	}
+}
+
+// Reply implements sharing.Viewer.
+func (r *remote) Reply(id uint64, ok, done bool, text string) {
+	r.mu.Lock()
+	beside := r.early[id]
+	delete(r.early, id)
+	if id == r.flight {
+		r.taken = true
+		if done {
+			r.flight = 0
+			r.failed = r.failed || !ok
+		}
+		r.wakeLocked()
+	}
+	r.mu.Unlock()
+	if text == "" || beside && r.opt.Break && !r.tty && strings.Contains(text, "halted already") {
+		return
+	}
+	if !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	r.print(text)
+}
+
+// Link implements sharing.Viewer.
+func (r *remote) Link(text string) { r.print(text + "\n") }
+
+// owner reads lines and sends them, one at a time. It returns the exit code.
+func (r *remote) owner() int {
+	pending := r.opt.Commands
+	var over time.Time // since when only a running target is waited for
+	for {
+		if code, done := r.over(); done {
+			return code
+		}
+		r.mu.Lock()
+		prompt, flight, ready := r.prompt, r.flight, r.caughtUp
+		running := r.state != "halted" && r.state != "input"
+		r.mu.Unlock()
+		switch {
+		case ready && prompt != "" && flight == 0 && len(pending) > 0:
+			line := pending[0]
+			pending = pending[1:]
+			if r.send(line, false) {
+				return r.code()
+			}
+			continue
+		case ready && prompt != "" && flight == 0:
+			line, err := r.read(prompt)
+			if errors.Is(err, io.EOF) {
+				if !r.tty {
+					r.print("")
+				} else {
+					r.print("\n")
+				}
+				return r.code()
+			}
+			if err == nil && r.send(line, true) {
+				return r.code()
+			}
+			continue
+		}
+		// Nothing to do but wait. Without more input not forever.
+		var late <-chan time.Time
+		var t *time.Timer
+		if !r.tty && len(pending) == 0 && r.src.ended() && running && ready {
+			if over.IsZero() {
+				over = time.Now()
+			}
+			left := r.opt.EndWait - time.Since(over)
+			if left <= 0 {
+				return r.code()
+			}
+			t = time.NewTimer(left)
+			late = t.C
+		} else {
+			over = time.Time{}
+		}
+		select {
+		case <-r.changed:
+		case <-late:
+		}
+		if t != nil {
+			t.Stop()
+		}
+	}
+}
+
+// over reports what ends the visit from outside.
+func (r *remote) over() (int, bool) {
+	r.mu.Lock()
+	leave, quits := r.leave, r.quits
+	r.mu.Unlock()
+	select {
+	case <-r.c.Done():
+		err := r.c.Err()
+		if err != nil {
+			r.print(err.Error() + "\n")
+		}
+		var e *sharing.Ended
+		if errors.As(err, &e) && (quits || r.tty) {
+			return ExitOK, true
+		}
+		return ExitLost, true
+	default:
+	}
+	if leave || r.ctx.Err() != nil {
+		return r.code(), true
+	}
+	return 0, false
+}
+
+func (r *remote) code() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed && !r.tty {
+		return ExitCommand
+	}
+	return ExitOK
+}
+
+// read reads a line at a prompt, as long as it stands.
+func (r *remote) read(prompt string) (string, error) {
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	r.mu.Lock()
+	if r.prompt != prompt || r.leave {
+		r.mu.Unlock()
+		return "", context.Canceled
+	}
+	again := r.shown && !r.tty
+	r.ask, r.shown = cancel, true
+	r.mu.Unlock()
+	select {
+	case <-r.c.Done():
+		cancel()
+	default:
+	}
+	p := prompt
+	if again {
+		p = ""
+	}
+	line, err := r.src.next(ctx, p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ask = nil
+	if err == nil {
+		r.shown = false
+		r.clean = true
+	}
+	return line, err
+}
+
+// send sends a line; true: the client leaves. typed: it stands on the screen.
+func (r *remote) send(line string, typed bool) bool {
+	word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+	leaves := strings.EqualFold(word, ".remote_exit")
+	if leaves {
+		if line = strings.TrimSpace(rest); line == "" {
+			return true
+		}
+	}
+	r.mu.Lock()
+	id, err := r.c.Send(sharing.OpCommand, line)
+	if err == nil {
+		r.flight, r.taken, r.prompt = id, false, ""
+		r.clean = r.clean && typed
+		r.quits = strings.EqualFold(word, "qq")
+	}
+	r.mu.Unlock()
+	if err != nil {
+		r.print(upperFirst(err.Error()) + "\n")
+		return false
+	}
+	for leaves {
+		// The last line is to be taken before the client goes.
+		r.mu.Lock()
+		done := r.taken || r.flight != id
+		r.mu.Unlock()
+		if _, over := r.over(); over || done {
+			return true
+		}
+		<-r.changed
+	}
+	return false
+}
