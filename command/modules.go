@@ -271,14 +271,6 @@ func stem(name string) string {
 	return name
 }
 
-// dot prints one dot of them.
-func (c *Call) dot(n *int) {
-	if *n++; *n > 1 && *n%64 == 1 {
-		c.Printf("\n")
-	}
-	c.Printf(".")
-}
-
 // dots prints one for each module, 64 on a line.
 func (c *Call) dots(n int) {
 	for ; n > 64; n -= 64 {

@@ -291,13 +291,12 @@ func cmdReload(c *Call) error {
 	var all, failed []symbols.Status
 	switch {
 	case set != nil && (r.force || r.module != ""):
-		n := 0
 		err := e.SymbolSet().LoadAll(c.Ctx, bases, symbols.LoadOptions{Force: r.force, Loose: r.loose, NoExports: !r.force}, func(st symbols.Status) {
 			all = append(all, st)
-			if !r.verbose && r.module == "" {
-				c.dot(&n)
-			}
 		})
+		if !r.verbose && r.module == "" {
+			c.dots(len(all))
+		}
 		for _, st := range byBase(all) {
 			if r.verbose {
 				c.Printf("%s: %s\n", st.Name, st.String())
@@ -305,9 +304,6 @@ func cmdReload(c *Call) error {
 			if st.Err != nil {
 				failed = append(failed, st)
 			}
-		}
-		if n > 0 {
-			c.Printf("\n")
 		}
 		if err != nil {
 			return err
@@ -842,16 +838,46 @@ func (c *Call) exportTable(im *pe.Image) error {
 	return err
 }
 
-// SymbolProgress shows how far a download is; it is for symbols.Options.
-func (s *Session) SymbolProgress(p symbols.Progress) {
+// Downloads shows how far downloads are, on one line. Its Progress is for
+// symbols.Options, which says who calls it.
+type Downloads struct {
+	show func(string)
+	all  []symbols.Progress
+}
+
+// NewDownloads shows them with a function that takes "" to remove the line.
+func NewDownloads(show func(string)) *Downloads { return &Downloads{show: show} }
+
+// Progress takes how far one of them is.
+func (d *Downloads) Progress(p symbols.Progress) {
+	i := slices.IndexFunc(d.all, func(o symbols.Progress) bool { return o.Name == p.Name && o.Server == p.Server })
 	switch {
-	case s.Progress == nil:
+	case p.Finished && i >= 0:
+		d.all = slices.Delete(d.all, i, i+1)
 	case p.Finished:
-		s.Progress("")
-	case p.Total > 0:
-		s.Progress(fmt.Sprintf("%s from %s %s %3d%% of %.1f MB", filepath.Base(p.Name), p.Server, bar(p.Done, p.Total), p.Done*100/p.Total, float64(p.Total)/1e6))
+	case i >= 0:
+		d.all[i] = p
 	default:
-		s.Progress(fmt.Sprintf("%s from %s %.1f MB", filepath.Base(p.Name), p.Server, float64(p.Done)/1e6))
+		d.all = append(d.all, p)
+	}
+	if len(d.all) == 0 {
+		d.show("")
+		return
+	}
+	var done, total int64
+	known := true
+	for _, o := range d.all {
+		done, total, known = done+o.Done, total+o.Total, known && o.Total > 0
+	}
+	what := filepath.Base(d.all[0].Name)
+	if n := len(d.all) - 1; n > 0 {
+		what += fmt.Sprintf(" and %d more", n)
+	}
+	what += " from " + d.all[0].Server
+	if known {
+		d.show(fmt.Sprintf("%s %s %3d%% of %.1f MB", what, bar(done, total), done*100/total, float64(total)/1e6))
+	} else {
+		d.show(fmt.Sprintf("%s %.1f MB", what, float64(done)/1e6))
 	}
 }
 

@@ -34,9 +34,13 @@ func newSymbolFiles(f *flags, getenv func(string) string, tell func(string)) (*s
 	var err error
 	sf.finder, err = symbols.NewFinder(symbols.Options{
 		Cache: env.Cache, Proxy: env.Proxy,
-		Log:      func(line string) { sf.s.Print(line + "\n") },
-		Notice:   func(text string) { sf.s.Print(text + "\n") },
-		Progress: func(p symbols.Progress) { sf.s.SymbolProgress(p) },
+		Log:    func(line string) { sf.s.Print(line + "\n") },
+		Notice: func(text string) { sf.s.Print(text + "\n") },
+		Progress: command.NewDownloads(func(text string) {
+			if sf.s.Progress != nil {
+				sf.s.Progress(text)
+			}
+		}).Progress,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("symbols: %w", err)
