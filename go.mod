@@ -9,6 +9,7 @@ require (
 	github.com/gtank/ristretto255 v0.2.0
 	github.com/ianlancetaylor/demangle v0.0.0-20260724033716-83e58baca724
 	github.com/prometheus/client_golang v1.25.0
+	github.com/rivo/uniseg v0.4.7
 	github.com/tailscale/certstore v0.1.1-0.20260409135935-3638fb84b77d
 	go.bug.st/serial v1.8.0
 	go.starlark.net v0.0.0-20260908191801-89a6a09411d5

@@ -60,6 +60,8 @@ var may = map[string][]string{
 	"extension":               {"arch", "target", "image/sym", "image/unwind", "engine", "engine/expr", "engine/types", "symbols"},
 	"console":                 {"sharing", "kdproto", "target", "arch", "engine", "engine/expr", "command"},
 	"sim":                     {"kdproto", "connstr", "link", "link/kdcom", "link/kdnet", "link/fault", "link/line", "arch", "image/pe"},
+	"console/lineedit":        {},
+	"console/lineedit/vttest": {},
 	"sim/cpu":                 {},
 	"sim/kernel":              {},
 	"internal/cable":          {"link/fault"},
