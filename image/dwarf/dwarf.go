@@ -107,6 +107,9 @@ type File struct {
 	fdes    lazy[[]fde]
 
 	decoded atomic.Int64 // bytes of units, over and over
+	large   uint32       // records of a table of symbols that is not read at once
+	looked  atomic.Int32 // questions about symbols that were answered without that
+	asked   atomic.Int32 // questions about types that were answered without the index
 	units   *cache[uint32, *unit]
 	lines   *cache[uint32, *lineTable]
 }
@@ -138,7 +141,7 @@ func New(r io.ReaderAt, size int64) (*File, error) {
 		return nil, err
 	}
 	f := &File{
-		im: im, r: newBlocks(r, size),
+		im: im, r: newBlocks(r, size), large: largeTable,
 		units: newCache[uint32, *unit](keepUnits),
 		lines: newCache[uint32, *lineTable](keepLines),
 	}
@@ -236,6 +239,13 @@ type lazy[T any] struct {
 	done bool
 	v    T
 	err  error
+}
+
+// ready says whether the value has been made.
+func (l *lazy[T]) ready() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.done
 }
 
 func (l *lazy[T]) get(make func() (T, error)) (T, error) {

@@ -82,10 +82,7 @@ type index struct {
 // names makes the index. Its error is in it: what could be read is there.
 func (f *File) names() *index {
 	ix, _ := f.index.get(func() (*index, error) {
-		b := builder{f: f, w: newWork(), effort: f.effort()}
-		b.types = map[typeKey]typeRef{}
-		b.room = 2*(int(f.info.size)+int(f.str.size)) + 1<<20
-		b.abbrevs = 4*int(f.abbrev.size) + 1<<20
+		b := f.builder()
 		all, err := f.headers()
 		b.err = err
 		for _, h := range all {
@@ -117,6 +114,14 @@ type builder struct {
 	room    int   // bytes of names that may still be kept
 	abbrevs int   // bytes of abbreviations that may still be read
 	u       *unit // the last one: its memory serves the next
+}
+
+func (f *File) builder() *builder {
+	b := &builder{f: f, w: newWork(), effort: f.effort()}
+	b.types = map[typeKey]typeRef{}
+	b.room = 2*(int(f.info.size)+int(f.str.size)) + 1<<20
+	b.abbrevs = 4*int(f.abbrev.size) + 1<<20
+	return b
 }
 
 func (b *builder) unit(h header) error {
@@ -372,11 +377,72 @@ func (f *File) definition(e entry) (entry, error) {
 	if err != nil || name == "" {
 		return e, err
 	}
-	ref, ok := f.names().types[typeKey{groupOf(e.tag()), name}]
+	ref, ok := f.sought(name, groupOf(e.tag()))
+	if !ok {
+		ref, ok = f.names().types[typeKey{groupOf(e.tag()), name}]
+	}
 	if !ok || ref.good == declared {
 		return e, nil
 	}
 	return f.entry(ref.off)
+}
+
+// maxSought bounds how many units are decoded to find one type.
+const maxSought = 64
+
+// sought finds where a type is defined first without the index, in the units in
+// which its name stands; false: that takes the index.
+func (f *File) sought(name string, g group) (typeRef, bool) {
+	base := name[strings.LastIndexByte(name, ':')+1:]
+	if f.index.ready() || f.strOffsets.size > 0 || len(base) < 3 || strings.ContainsAny(name, "<( ") || f.asked.Add(1) > looks {
+		return typeRef{}, false
+	}
+	all, err := f.headers()
+	if err != nil {
+		return typeRef{}, false
+	}
+	// The places of the name: in the entries, or in .debug_str.
+	keys := [][]byte{append([]byte(base), 0)}
+	err = f.str.search(keys[0], func(at uint32) error {
+		if len(keys) == 16 {
+			return ErrMalformed
+		}
+		keys = append(keys, le.AppendUint32(nil, at))
+		return nil
+	})
+	if err != nil {
+		return typeRef{}, false
+	}
+	var units []int
+	for _, key := range keys {
+		last := -1
+		err := f.info.search(key, func(at uint32) error {
+			if last >= 0 && at < all[last].end {
+				return nil
+			}
+			last = sort.Search(len(all), func(i int) bool { return all[i].end > at })
+			if last == len(all) {
+				return ErrMalformed
+			}
+			units = append(units, last)
+			return nil
+		})
+		if err != nil {
+			return typeRef{}, false
+		}
+	}
+	slices.Sort(units)
+	units = slices.Compact(units)
+	b := f.builder()
+	for n, k := range units {
+		if n == maxSought || b.unit(all[k]) != nil {
+			break
+		}
+		if ref, ok := b.types[typeKey{g, name}]; ok && ref.good == defined {
+			return ref, true
+		}
+	}
+	return typeRef{}, false
 }
 
 // typeNamed finds a type by its whole name.

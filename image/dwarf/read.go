@@ -171,6 +171,35 @@ func (s *section) bytes(off uint64) ([]byte, error) {
 	return nil, malformed(s.name, "the string at %#x has no end", off)
 }
 
+// search calls found with each place where the section has the bytes of key, in
+// order, until it returns an error.
+func (s *section) search(key []byte, found func(at uint32) error) error {
+	const window = 1 << 20
+	var room []byte
+	for off := uint64(0); off < uint64(s.size); {
+		b, err := s.readTo(room, off, min(window, uint64(s.size)-off))
+		if err != nil {
+			return err
+		}
+		room = b
+		for p := 0; ; p++ {
+			i := bytes.Index(b[p:], key)
+			if i < 0 {
+				break
+			}
+			p += i
+			if err := found(uint32(off) + uint32(p)); err != nil {
+				return err
+			}
+		}
+		if len(b) < window {
+			break
+		}
+		off += uint64(len(b) - len(key) + 1)
+	}
+	return nil
+}
+
 // cursor reads numbers off the front of a piece. Past the end everything is 0
 // and bad is set.
 type cursor struct {

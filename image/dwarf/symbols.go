@@ -51,7 +51,7 @@ func (f *File) bare(t *coffTable, i int) sym.Symbol {
 		s.Kind = sym.Label
 	case p.fn:
 		s.Kind = sym.Function
-		s.Size = t.size(f, i)
+		s.Size = t.size(f, p.rva)
 	}
 	return s
 }
@@ -70,10 +70,17 @@ func (f *File) full(t *coffTable, i int) sym.Symbol {
 			u, fn, err = f.at(p.rva + f.hook())
 		}
 		if err != nil || fn == nil || !fn.entry || fn.lo < p.rva {
+			if t.partial && p.fn {
+				whole, _ := f.publics()
+				s.Size = whole.size(f, p.rva)
+			}
 			return s
 		}
 		if s.Kind == sym.Function && fn.lo == p.rva {
 			s.Size = fn.hi - fn.lo // under another name
+		} else if t.partial && p.fn {
+			whole, _ := f.publics()
+			s.Size = whole.size(f, p.rva)
 		}
 		e := entry{u, int(fn.die)}
 		name, err := e.linkName()
@@ -122,7 +129,12 @@ func (f *File) own(e entry, rva, size uint32) (sym.Symbol, error) {
 	if err != nil {
 		return sym.Symbol{}, err
 	}
-	t, _ := f.publics()
+	t := &coffTable{}
+	if s := f.im.SectionOf(rva); e.tag() == std.TagSubprogram && s != nil {
+		t, _ = f.publicsAt(rva)
+	} else {
+		t, _ = f.publics()
+	}
 	if name == "" {
 		// GCC's optimisation at link time loses names.
 		for i := t.above(rva) - 1; i >= 0 && t.list[i].rva == rva && name == ""; i-- {
@@ -148,7 +160,7 @@ func (f *File) own(e entry, rva, size uint32) (sym.Symbol, error) {
 // ByName returns the symbols of a name: as DWARF has it, as the linker has it,
 // or in C with only part of what x86 compilers put around it.
 func (f *File) ByName(name string) ([]sym.Symbol, error) {
-	t, damage := f.publics()
+	t, damage := f.publicsNamed(name)
 	effort := f.effort()
 	var list []sym.Symbol
 	add := func(s sym.Symbol) {
@@ -295,24 +307,28 @@ func (f *File) ByRVA(rva uint32) (sym.Symbol, bool, error) {
 	if sec == nil {
 		return sym.Symbol{}, false, nil
 	}
-	t, damage := f.publics()
+	var damage error
 	code := sec.Characteristics&(pe.SectionExecute|pe.SectionCode) != 0
 	if f.Private() && code {
 		u, fn, err := f.at(rva)
 		if fn != nil {
 			var s sym.Symbol
 			if s, err = f.own(entry{u, int(fn.die)}, fn.lo, fn.hi-fn.lo); err == nil {
-				if i := t.above(fn.lo) - 1; !fn.entry && i >= 0 && t.list[i].rva == fn.lo {
+				if fn.entry {
+					return s, true, nil
+				}
+				t, _ := f.publics()
+				if i := t.above(fn.lo) - 1; i >= 0 && t.list[i].rva == fn.lo {
 					// The compiler has split it, and named the rest.
 					s.Name, s.Linkage = display(f.plain(t.list[i].linkage)), t.list[i].linkage
 				}
 				return s, true, nil
 			}
 		}
-		if damage == nil {
-			damage = err
-		}
+		damage = err
 	}
+	t, err := f.publics()
+	damage = cmp.Or(err, damage)
 	best, some := f.nearest(t, rva)
 	if some && best.RVA < sec.VirtualAddress {
 		best, some = sym.Symbol{}, false

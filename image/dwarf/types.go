@@ -42,6 +42,10 @@ func (f *File) TypeByName(name string) (sym.TypeID, error) {
 	if !f.Private() {
 		return 0, nil
 	}
+	// Of several with one name the structure counts: if there is one, that is all.
+	if ref, ok := f.sought(name, groupStruct); ok {
+		return sym.TypeID(idEntry | uint64(ref.off)), nil
+	}
 	ix := f.names()
 	ref, ok := ix.typeNamed(name)
 	if !ok {

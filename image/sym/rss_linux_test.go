@@ -1,0 +1,3 @@
+package sym_test
+
+const rssUnit = 1024 // bytes that getrusage counts memory in
