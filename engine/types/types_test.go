@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -127,7 +128,7 @@ const layout = `   +0x000 Flags            : Uint4B
    +0x030 Level            : Pos 4, 3 Bits
    +0x034 Mode             : _MODE
    +0x038 Text             : _UNICODE_STRING
-   +0x048 Routine          : Ptr64     Int4B 
+   +0x048 Routine          : Ptr64     long 
    +0x050 Context          : Ptr64 Void
    +0x058 Pair             : [2] Uint8B
    +0x068 Big              : Uint8B
@@ -136,15 +137,18 @@ const layout = `   +0x000 Flags            : Uint4B
 
 func TestLayout(t *testing.T) {
 	indented := strings.ReplaceAll(layout, "   +", "      +") // of what a pointer leads to
+	indented = regexp.MustCompile(`(\S+) +: `).ReplaceAllStringFunc(indented, func(s string) string {
+		return fmt.Sprintf("%-5s : ", strings.Fields(s)[0])
+	})
 	p := &Printer{File: fixture(), PointerSize: 8}
 	if got := lines(t, p.Rows(t.Context(), tNode, Options{})); got != layout {
 		t.Errorf("got\n%s", got)
 	}
-	if got := lines(t, p.Rows(t.Context(), tNode, Options{Fields: []string{"links", "N*"}, Depth: 1})); got != `   +0x008 Links            : _LIST_ENTRY
-      +0x000 Flink            : Ptr64 _LIST_ENTRY
-      +0x008 Blink            : Ptr64 _LIST_ENTRY
-   +0x018 Next             : Ptr64 _NODE
-`+indented+`   +0x020 Name             : [15] UChar
+	if got := lines(t, p.Rows(t.Context(), tNode, Options{Fields: []Field{{Pattern: "links"}, {Pattern: "N*"}}, Depth: 1})); got != `   +0x008 Links : _LIST_ENTRY
+      +0x000 Flink : Ptr64 _LIST_ENTRY
+      +0x008 Blink : Ptr64 _LIST_ENTRY
+   +0x018 Next  : Ptr64 _NODE
+`+indented+`   +0x020 Name  : [15] UChar
 ` {
 		t.Errorf("got\n%s", got)
 	}
@@ -177,7 +181,7 @@ func node() *memory {
 
 func TestValues(t *testing.T) {
 	m := node()
-	p := &Printer{File: fixture(), PointerSize: 8, Symbol: func(a uint64) string { return fmt.Sprintf("nt!F+%x", a&0xFFF) }}
+	p := &Printer{File: fixture(), PointerSize: 8, Symbol: func(a uint64) (string, uint64, bool) { return "nt!F", a & 0xFFF, true }}
 	got := lines(t, p.Rows(t.Context(), tNode, Options{Addr: m.at, Memory: m}))
 	want := "   +0x000 Flags            : 0x1c\n" +
 		"   +0x004 Signed           : 0n-1\n" +
@@ -188,8 +192,8 @@ func TestValues(t *testing.T) {
 		"   +0x030 On               : 0y1\n" +
 		"   +0x030 Level            : 0y101\n" +
 		"   +0x034 Mode             : 1 ( UserMode )\n" +
-		"   +0x038 Text             : _UNICODE_STRING \"te.t\"\n" +
-		"   +0x048 Routine          : 0xfffff800`00002000     Int4B  nt!F+0\n" +
+		"   +0x038 Text             : _UNICODE_STRING \"te?t\"\n" +
+		"   +0x048 Routine          : 0xfffff800`00002000     long  nt!F+0\n" +
 		"   +0x050 Context          : (null) \n" +
 		"   +0x058 Pair             : [2] 7\n" +
 		"   +0x068 Big              : 0x00000001`23456789\n" +
@@ -202,7 +206,7 @@ func TestValues(t *testing.T) {
 	}
 	short := &memory{at: m.at, b: m.b[:0x22]}
 	got = lines(t, p.Rows(t.Context(), tNode, Options{Addr: m.at, Memory: short}))
-	if !strings.Contains(got, "Next             : 0xfffff800`00001000 _NODE") || !strings.Contains(got, "Byte             : ??") {
+	if !strings.Contains(got, "Next             : 0xfffff800`00001000 _NODE") || !strings.Contains(got, "Byte             : ????") {
 		t.Errorf("half of it cannot be read:\n%s", got)
 	}
 	if s, err := p.Value(t.Context(), m, tUlong, m.at); s != "0x1c" || err != nil {
@@ -239,7 +243,7 @@ func TestField(t *testing.T) {
 	for path, want := range map[string]struct {
 		id sym.TypeID
 		at uint64
-	}{"Flags": {tAlias, 0}, "flags": {tAlias, 0}, "Links.Blink": {tPList, 0x10}, "Pair[1]": {tUlonglong, 0x60}, "Name[3]": {tByte, 0x23}} {
+	}{"Flags": {tUlong, 0}, "flags": {tUlong, 0}, "Links.Blink": {tPList, 0x10}, "Pair[1]": {tUlonglong, 0x60}, "Name[3]": {tByte, 0x23}} {
 		if id, at, err := p.Field(tNode, path); id != want.id || at != want.at || err != nil {
 			t.Errorf("%s: %d at %#x, %v", path, id, at, err)
 		}
