@@ -3,7 +3,11 @@ package kdnet
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -39,8 +43,38 @@ func TestParseKey(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 	}
-	if k.String() != "*" {
-		t.Error("a key prints itself")
+}
+
+func TestKeyIsHidden(t *testing.T) {
+	k, err := ParseKey("k1first.k2second.k3third.k4fourth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%o", "%08b", "% x"} {
+		fmt.Fprintf(&all, verb+"\n", k)
+		fmt.Fprintf(&all, verb+"\n", &k)
+		fmt.Fprintf(&all, verb+"\n", Config{Key: k})
+		fmt.Fprintf(&all, verb+"\n", TargetConfig{Key: k})
+	}
+	for _, h := range []slog.Handler{slog.NewTextHandler(&all, nil), slog.NewJSONHandler(&all, nil)} {
+		slog.New(h).Info("a key", "key", k, "config", Config{Key: k})
+	}
+	js, err := json.Marshal(struct{ K Key }{k})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := all.String() + string(js)
+	for i := range 4 {
+		part := k[8*i : 8*i+8]
+		for _, secret := range []string{
+			strings.Split(k.Reveal(), ".")[i], hex.EncodeToString(part), strings.ToUpper(hex.EncodeToString(part)), fmt.Sprint(part[:7])[1:20],
+			fmt.Sprintf("% x", part), fmt.Sprint(binary.LittleEndian.Uint64(part)), fmt.Sprintf("%#v", part[:4])[7:20],
+		} {
+			if strings.Contains(text, secret) {
+				t.Errorf("part %d is shown as %q in\n%s", i+1, secret, text)
+			}
+		}
 	}
 }
 

@@ -7,16 +7,18 @@ import (
 )
 
 // fair bounds how much is done for strangers so that one of them cannot use up
-// what another one needs: each address, and each address with its port, has a
-// bucket of its own. Buckets are shared by chance, the seeds make sure that
-// nobody can choose with whom. Its size is fixed whatever comes.
+// what another one needs: each address has two buckets, which it shares with
+// others by chance; one of them is enough. The seeds make sure that nobody can
+// choose with whom. Its size is fixed whatever comes.
 //
 // Concurrency: none.
 type fair struct {
 	size, rate float64 // of each bucket: at once, and per second
+	ports      bool    // a third bucket is one of the address with its port
+	clock      func() time.Time
 	since      time.Time
-	seeds      [2]maphash.Seed
-	rows       [2][]level
+	seeds      [3]maphash.Seed
+	rows       [3][]level
 }
 
 // level is how full a bucket was; the zero level is that of one never used.
@@ -38,28 +40,27 @@ func (l *level) take(at time.Duration, size, rate float64) bool {
 // the whole, should somebody send from as many addresses.
 const fairBuckets = 1024
 
-func newFair(size, rate float64) *fair {
-	f := &fair{size: size, rate: rate, since: time.Now()}
+func newFair(size, rate float64, ports bool) *fair {
+	f := &fair{size: size, rate: rate, ports: ports, clock: time.Now, since: time.Now()}
 	for i := range f.rows {
 		f.seeds[i], f.rows[i] = maphash.MakeSeed(), make([]level, fairBuckets)
 	}
 	return f
 }
 
-// take reports whether something may be done for from. One of its two buckets
-// is enough: other ports of its address have not used up its own, other
-// addresses not that of its address.
-func (f *fair) take(from netip.AddrPort, now time.Time) bool {
+// take reports whether something may be done for from.
+func (f *fair) take(from netip.AddrPort) bool {
 	a := from.Addr()
 	if a.Is6() { // who has one address there has its neighbours, too
 		p, _ := a.WithZone("").Prefix(64)
 		a = p.Addr()
 	}
-	at := now.Sub(f.since)
+	at := f.clock().Sub(f.since)
 	take := func(row int, who netip.AddrPort) bool {
 		return f.rows[row][maphash.Comparable(f.seeds[row], who)%fairBuckets].take(at, f.size, f.rate)
 	}
-	return take(0, netip.AddrPortFrom(a, 0)) || take(1, from)
+	who := netip.AddrPortFrom(a, 0)
+	return take(0, who) || take(1, who) || f.ports && take(2, from)
 }
 
 // sighting is somebody whom people are told of. Who comes next is not told at
@@ -89,13 +90,13 @@ func (s *sighting) seen() bool { return s.who.IsValid() }
 // bucket bounds how often something is done, for whomever.
 type bucket struct {
 	size, rate float64 // at once, and per second
+	clock      func() time.Time
 	since      time.Time
 	level      level
 }
 
-func (b *bucket) take(now time.Time) bool {
-	if b.since.IsZero() {
-		b.since = now
-	}
-	return b.level.take(now.Sub(b.since), b.size, b.rate)
+func newBucket(size, rate float64) bucket {
+	return bucket{size: size, rate: rate, clock: time.Now, since: time.Now()}
 }
+
+func (b *bucket) take() bool { return b.level.take(b.clock().Sub(b.since), b.size, b.rate) }

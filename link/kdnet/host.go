@@ -53,14 +53,15 @@ const (
 	// doubt is how many datagrams of the target in a row our key does not open
 	// when it is no longer the target's.
 	doubt = 3
-	// Bounds of what is done for others than the target, each of them by
+	// Bounds of what is done for others than the target, for each of them by
 	// itself (fair): datagrams that cost a decryption, authentic offers that are
 	// answered, and datagrams that nobody has authenticated and that make us ask
-	// for an offer. The last two have a bound for all together, too.
-	workBurst, workPerSecond     = 32, 20
+	// for an offer. These have a bound for everybody, too: it does not matter
+	// much if a target is not asked.
+	workBurst, workPerSecond     = 16, 10
 	answerBurst, answerPerSecond = 8, 4
 	askBurst, askPerSecond       = 2, 1
-	allBurst, allPerSecond       = 100, 100
+	askAllBurst, askAllPerSecond = 20, 20
 )
 
 // Conn is what a host and a target need of a UDP socket. *net.UDPConn is one.
@@ -184,13 +185,13 @@ type Host struct {
 	seed   maphash.Seed
 	frame  []byte // of the datagram that goes out
 
-	sess  *session
-	prev  *seal      // of the session before, to know its late datagrams
-	cands []*session // answered offers, the newest last
-	work  *fair      // for datagrams of strangers
-	reply *fair      // for answers to offers
-	nudge *fair      // for asking for an offer
-	all   bucket     // for both of these
+	sess   *session
+	prev   *seal      // of the session before, to know its late datagrams
+	cands  []*session // answered offers, the newest last
+	work   *fair      // for datagrams of strangers
+	reply  *fair      // for answers to offers
+	nudge  *fair      // for asking for an offer
+	nudges bucket     // the same, for everybody
 
 	sendID  uint32
 	unacked bool // a packet with sendID is out; its ACK may still come
@@ -247,8 +248,8 @@ func Listen(ctx context.Context, cfg Config) (*Host, error) {
 		cfg: cfg, control: newSeal(cfg.Key, cfg.Key), target: w, addrs: addrs,
 		packets: make(chan link.Packet, cfg.Queue), plain: make([]byte, 0, maxDatagram), dead: make(chan struct{}), sendSem: make(chan struct{}, 1),
 		sendID: hostFirst, heard: now, seed: maphash.MakeSeed(),
-		work: newFair(workBurst, workPerSecond), reply: newFair(answerBurst, answerPerSecond), nudge: newFair(askBurst, askPerSecond),
-		all: bucket{size: allBurst, rate: allPerSecond},
+		work: newFair(workBurst, workPerSecond, true), reply: newFair(answerBurst, answerPerSecond, false), nudge: newFair(askBurst, askPerSecond, false),
+		nudges: newBucket(askAllBurst, askAllPerSecond),
 	}
 	if err := h.open(ctx); err != nil {
 		return nil, err
@@ -326,7 +327,7 @@ func (h *Host) datagram(s Conn, from netip.AddrPort, d []byte) {
 		return
 	}
 	h.stats.BytesIn += uint64(len(d))
-	if (h.sess == nil || from != h.sess.peer) && !h.work.take(from, time.Now()) {
+	if (h.sess == nil || from != h.sess.peer) && !h.work.take(from) {
 		h.stats.Foreign++
 		return
 	}
@@ -413,7 +414,7 @@ func (h *Host) controlLocked(s Conn, from netip.AddrPort, protocol byte, d []byt
 			return
 		}
 	}
-	if !h.reply.take(from, now) || !h.all.take(now) {
+	if !h.reply.take(from) {
 		return
 	}
 	var random [nonceSize]byte
@@ -507,7 +508,7 @@ func (h *Host) dataLocked(s Conn, from netip.AddrPort, d []byte) {
 		// Of a session that an earlier debugger had, it may be. The next sign of
 		// life would come in three seconds.
 		h.stats.Foreign++
-		if now := time.Now(); h.nudge.take(from, now) && h.all.take(now) {
+		if h.nudge.take(from) && h.nudges.take() {
 			h.askLocked(s, from, d[4])
 		}
 	case from != h.sess.peer:
@@ -522,7 +523,7 @@ func (h *Host) dataLocked(s Conn, from netip.AddrPort, d []byte) {
 		h.stats.BadTags++
 		// The target may have taken up another answer of ours, or made a key with
 		// somebody else; its next sign of life tells.
-		if h.streak++; h.streak == doubt && h.nudge.take(from, time.Now()) {
+		if h.streak++; h.streak == doubt && h.nudge.take(from) {
 			h.askLocked(h.sess.socket, from, h.sess.protocol)
 		}
 	}

@@ -5,14 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 	"strconv"
 	"strings"
 )
 
 // Key is the secret that a target and its debugger share: 256 bits, four
-// numbers (bcdedit /dbgsettings net key:w.x.y.z). It is not printed: String
-// hides it.
+// numbers (bcdedit /dbgsettings net key:w.x.y.z). It is not printed.
 type Key [32]byte
 
 // keyDigits is how many digits of base 36 a part has at most; the largest
@@ -91,5 +91,9 @@ func (k Key) Reveal() string {
 	return strings.Join(parts[:], ".")
 }
 
-func (Key) String() string   { return "*" }
-func (Key) GoString() string { return "*" }
+// String and the rest hide the key from whatever prints, logs or encodes a
+// value that holds one.
+func (Key) String() string                 { return "*" }
+func (Key) Format(f fmt.State, _ rune)     { io.WriteString(f, "*") }
+func (Key) MarshalText() ([]byte, error)   { return []byte("*"), nil }
+func (Key) MarshalBinary() ([]byte, error) { return []byte("*"), nil }

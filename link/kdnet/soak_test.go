@@ -71,7 +71,7 @@ func FuzzHost(f *testing.F) {
 		h := &Host{
 			cfg: Config{Key: key, Queue: 4}.withDefaults(), control: newSeal(key, key), target: &where{v4: true, v6: true}, sockets: []Conn{sink},
 			packets: make(chan link.Packet, 4), dead: make(chan struct{}), plain: make([]byte, 0, maxDatagram), sendID: hostFirst,
-			work: newFair(1e9, 1e9), reply: newFair(1e9, 1e9), nudge: newFair(1e9, 1e9), all: bucket{size: 1e9, rate: 1e9},
+			work: newFair(1e9, 1e9, false), reply: newFair(1e9, 1e9, false), nudge: newFair(1e9, 1e9, false), nudges: newBucket(1e9, 1e9),
 		}
 		from := netip.MustParseAddrPort("10.0.0.2:50000")
 		control, seq := newSeal(key, key), uint64(3)
@@ -118,7 +118,7 @@ func FuzzTarget(f *testing.F) {
 		k := &Target{
 			cfg: TargetConfig{Key: key, Timeout: time.Nanosecond, Retries: 1}, control: newSeal(key, key), socket: &nowhere{},
 			inbox: make(chan []byte, inboxSize), joined: make(chan struct{}, 1), done: make(chan struct{}), plain: make([]byte, 0, maxDatagram),
-			work: newFair(1e9, 1e9), asked: newFair(1e9, 1e9), all: bucket{size: 1e9, rate: 1e9},
+			work: newFair(1e9, 1e9, false), asked: newFair(1e9, 1e9, false), askedAll: newBucket(1e9, 1e9),
 		}
 		k.used = true
 		k.Restart()

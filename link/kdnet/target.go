@@ -89,9 +89,9 @@ type Target struct {
 	in, out  uint64
 	frame    []byte
 	plain    []byte
-	work     *fair // for datagrams of others than the host
-	asked    *fair // for offers asked for
-	all      bucket
+	work     *fair  // for datagrams of others than the host
+	asked    *fair  // for offers asked for
+	askedAll bucket // for everybody
 }
 
 var _ link.Target = (*Target)(nil)
@@ -138,7 +138,7 @@ func NewTarget(cfg TargetConfig) (*Target, error) {
 		cfg: cfg, control: newSeal(cfg.Key, cfg.Key), socket: s, local: local,
 		inbox: make(chan []byte, inboxSize), joined: make(chan struct{}, 1), done: make(chan struct{}),
 		plain: make([]byte, 0, maxDatagram),
-		work:  newFair(workBurst, workPerSecond), asked: newFair(answerBurst, answerPerSecond), all: bucket{size: allBurst, rate: allPerSecond},
+		work:  newFair(workBurst, workPerSecond, true), asked: newFair(answerBurst, answerPerSecond, false), askedAll: newBucket(askAllBurst, askAllPerSecond),
 	}
 	t.used = true
 	t.Restart()
@@ -267,7 +267,7 @@ func (t *Target) datagram(from netip.AddrPort, d []byte) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || (t.seal == nil || from != t.peer) && !t.work.take(from, time.Now()) {
+	if t.closed || (t.seal == nil || from != t.peer) && !t.work.take(from) {
 		return
 	}
 	if channel == chanControl {
@@ -276,7 +276,7 @@ func (t *Target) datagram(from netip.AddrPort, d []byte) {
 			return
 		}
 		if len(body) == 0 {
-			if now := time.Now(); t.asked.take(from, now) && t.all.take(now) {
+			if t.asked.take(from) && t.askedAll.take() {
 				t.offerLocked(from)
 			}
 			return
