@@ -63,7 +63,7 @@ func (s *Session) Invoke(ctx context.Context, name string, args json.RawMessage)
 	v, err := s.ext.Invoke(ctx, name, args)
 	var a *extension.ArgError
 	if errors.As(err, &a) {
-		return nil, &Fault{Words: "Argument error", At: name, Help: err.Error(), pos: -1}
+		return nil, &Fault{Words: "Argument error", At: name, Help: (&extension.ArgError{Param: a.Param, Err: a.Err}).Error(), pos: -1}
 	}
 	return v, unshow(err)
 }

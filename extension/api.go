@@ -105,7 +105,12 @@ type ArgError struct {
 }
 
 func (e *ArgError) Error() string {
-	if e.Param == "" {
+	switch {
+	case e.Func == "" && e.Param == "": // where it is shown stands the function already
+		return e.Err.Error()
+	case e.Func == "":
+		return fmt.Sprintf("argument %s: %v", e.Param, e.Err)
+	case e.Param == "":
 		return fmt.Sprintf("%s: %v", e.Func, e.Err)
 	}
 	return fmt.Sprintf("%s: argument %s: %v", e.Func, e.Param, e.Err)

@@ -351,8 +351,12 @@ func (m *Manager) Load(ctx context.Context, name string, again bool) (*Extension
 
 func (m *Manager) loadFile(ctx context.Context, x *Extension) (starlark.Value, error) {
 	return m.run(ctx, x, false, func(t *starlark.Thread) (starlark.Value, error) {
-		g, err := m.exec(t, x, x.Path, "")
-		x.globals = g
+		main := &scriptModule{loading: true}
+		x.modules[x.Path] = main
+		main.globals, main.err = m.exec(t, x, x.Path, "")
+		main.loading = false
+		x.globals = main.globals
+		err := main.err
 		return starlark.None, err
 	})
 }
@@ -409,11 +413,14 @@ func (m *Manager) builtin(f *Func) *starlark.Builtin {
 			return nil, errors.New("no script runs")
 		}
 		a, err := c.fromStarlark(f, given, kwargs)
-		if err != nil {
-			return nil, err
+		var v any
+		if err == nil {
+			v, err = c.do(f, a)
 		}
-		v, err := c.do(f, a)
 		if err != nil {
+			if e, ok := err.(*ArgError); ok {
+				return nil, &ArgError{"", e.Param, e.Err}
+			}
 			return nil, err
 		}
 		s := toStarlark(v)
@@ -623,7 +630,7 @@ func (x *Extension) Help(name string) (string, error) {
 func (m *Manager) Invoke(ctx context.Context, name string, raw json.RawMessage) (any, error) {
 	f := m.byName[name]
 	if f == nil || f.Scripts {
-		return nil, &ArgError{"call", "", fmt.Errorf("%.60q is not a function that programs can call; %q lists them", name, "functions")}
+		return nil, &ArgError{name, "", errors.New("it is not a function that programs can call; functions lists them")}
 	}
 	c := &invocation{m: m, ctx: ctx, host: m.host, b: newBudget(m.opt.Limits, m.opt.Now)}
 	outer := m.current

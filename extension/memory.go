@@ -76,6 +76,20 @@ func memoryFuncs() []*Func {
 				{Name: "size", Kind: Int, Min: 0, Max: target.MaxPiece * target.MaxPieces, Doc: "bytes to read of every node, from its start"},
 				{Name: "max", Kind: Int, Optional: true, Default: 4096, Min: 1, Max: target.MaxNodes, Doc: "nodes at most"}},
 			Returns: "a list of nodes with address and data, which is None where it cannot be read", Example: `chase("nt!PsLoadedModuleList", 0, 0xa0)`, run: chase},
+		{Name: "number", Group: g, NoTarget: true, Scripts: true, Summary: "The little-endian number in bytes that were read.",
+			Params:  []Param{{Name: "data", Kind: Bytes, Doc: "the bytes"}, {Name: "offset", Kind: Int, Optional: true, Default: 0, Min: 0, Max: maxBytes, Doc: "where in them"}, {Name: "size", Kind: Int, Optional: true, Default: 4, Min: 1, Max: 8, Doc: "bytes of the number"}, {Name: "signed", Kind: Bool, Optional: true, Default: false, Doc: "with a sign"}},
+			Returns: "a number", Example: `number(read("nt", 64), 0x3c)`,
+			run: func(c *invocation, a args) (any, error) {
+				b, off, n := a.bytes(0), int(a.num(1)), int(a.num(2))
+				if off+n > len(b) {
+					return nil, &ArgError{"number", "offset", fmt.Errorf("there are %d bytes, not %d", len(b), off+n)}
+				}
+				v := number(b[off : off+n])
+				if shift := 64 - 8*n; a.flag(3) {
+					return Int64(int64(v<<shift) >> shift), nil
+				}
+				return Addr(v), nil
+			}},
 		{Name: "write", Group: g, Summary: "Writes virtual memory.", Params: []Param{at, {Name: "data", Kind: Bytes, Doc: "bytes, text, or a list of numbers up to 255"}},
 			Returns: "nothing", Example: `write("nt!SimWatchedVariable", [1, 0, 0, 0])`, run: func(c *invocation, a args) (any, error) { return c.write(engine.Virtual, a.addr(0), a.bytes(1)) }},
 		{Name: "write_number", Group: g, Summary: "Writes a number to virtual memory, little-endian.",

@@ -61,11 +61,6 @@ func runCommands(c *invocation, a args) (any, error) {
 	err := c.host.Run(c.ctx, a.text(0), w, c.callback)
 	c.m.epoch++
 	if err != nil {
-		var u *Unwind
-		if !errors.As(err, &u) && len(w.b) > 0 {
-			// What was said about the mistake went into the text.
-			err = fmt.Errorf("%w\n%s", err, strings.TrimRight(string(w.b), "\n"))
-		}
 		return nil, err
 	}
 	if stop := c.host.Interrupted(c.ctx); stop != nil {

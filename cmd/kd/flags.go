@@ -40,6 +40,7 @@ type flags struct {
 	version    bool
 	help       bool
 	given      []string // the names of all options
+	extensions []string // -a, in order
 	symbols    string   // -y
 	images     string   // -i
 	sources    string   // -srcpath
@@ -68,6 +69,7 @@ func options() []option {
 		{[]string{"n"}, "", "noisy: tell every module load and every place where symbols are looked for", func(f *flags) { f.noisy = true }, nil},
 		{[]string{"v"}, "", "verbose: tell how the connection comes about", func(f *flags) { f.verbose = true }, nil},
 		{[]string{"kqm"}, "", "quiet mode: no explanations", func(f *flags) { f.quiet = true }, nil},
+		{[]string{"a<name>"}, "", "load an extension (a Starlark script) and search it first; no blank before its name", func(*flags) {}, nil},
 		{[]string{"logo"}, "<file>", "write a log file, overwriting it", nil, func(f *flags, v string) { f.log, f.logAppend = v, false }},
 		{[]string{"loga"}, "<file>", "append to a log file", nil, func(f *flags, v string) { f.log, f.logAppend = v, true }},
 		{[]string{"noio"}, "", "no input and no output here; -c and the log still work", func(f *flags) { f.noio = true }, nil},
@@ -151,7 +153,11 @@ func parse(args []string) (flags, error) {
 			}
 			continue
 		}
-		if why, ok := later[name]; ok {
+		if why, ok := later[name]; !ok && len(name) > 1 && name[0] == 'a' {
+			f.given = append(f.given, "a")
+			f.extensions = append(f.extensions, strings.TrimPrefix(a[1:], "-")[1:])
+			continue
+		} else if ok {
 			return f, usageError("-" + name + ": " + why)
 		}
 		merged := make([]*option, 0, len(name))

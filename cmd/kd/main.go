@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"openkd/console"
 	"openkd/discovery"
 	"openkd/engine"
+	"openkd/extension"
 	"openkd/internal/password"
 	"openkd/internal/version"
 	"openkd/kdrpc"
@@ -156,6 +158,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		Name: "Remote KD: " + k.String(), Config: cfg, StopFirstChance: f.firstExc, CacheSize: cacheSize(os.Getenv, stderr),
 	})
 	s := command.NewSession(e, stdout, command.Options{Quiet: f.quiet, Verbose: f.verbose, Share: hub})
+	s.SetExtensionPath(extension.SplitPath(os.Getenv(extension.EnvPath)))
+	for i, name := range f.extensions {
+		f.commands = slices.Insert(f.commands, i, fmt.Sprintf(".setdll \"%s\"", name))
+	}
 	set := files.use(e, s)
 	defer set.Close()
 	if f.loadAll {

@@ -95,8 +95,13 @@ var (
 )
 
 // images is the folder with the images of the simulated machine and their symbols.
-func images() string {
-	dir, err := filepath.Abs(filepath.Join("..", "..", "sim", "kernel", "image"))
+func images() string { return folder("sim", "kernel", "image") }
+
+// extensions is the folder with the example scripts.
+func extensions() string { return folder("extensions") }
+
+func folder(name ...string) string {
+	dir, err := filepath.Abs(filepath.Join("..", "..", filepath.Join(name...)))
 	if err != nil {
 		panic(err)
 	}
@@ -107,6 +112,7 @@ func normalise(s string, at *stage) string {
 	s = strings.ReplaceAll(s, at.socket, "<socket>")
 	s = strings.ReplaceAll(s, at.tmp, "<tmp>")
 	s = strings.ReplaceAll(s, images(), "<images>")
+	s = strings.ReplaceAll(s, extensions(), "<extensions>")
 	s = strings.ReplaceAll(s, rundir.Path(), "<run>")
 	for name, p := range at.ports {
 		s = regexp.MustCompile(`\b`+strconv.Itoa(p)+`\b`).ReplaceAllString(s, "<"+name+">")
@@ -585,6 +591,7 @@ var symbolRef = regexp.MustCompile(`\{(\w+)!([\w.]+)\}`)
 func (s *stage) expand(line string) string {
 	line = strings.ReplaceAll(line, "{tmp}", s.tmp)
 	line = strings.ReplaceAll(line, "{images}", images())
+	line = strings.ReplaceAll(line, "{extensions}", extensions())
 	line = strings.ReplaceAll(line, "{socket}", s.socket)
 	for name, p := range s.ports {
 		line = strings.ReplaceAll(line, "{"+name+"}", strconv.Itoa(p))
