@@ -134,6 +134,9 @@ func (r *remote) main() (int, error) {
 	r.stop()
 	c.Leave(5 * time.Second)
 	r.wg.Wait()
+	if r.js != nil {
+		r.js.exit(code)
+	}
 	return code, nil
 }
 
@@ -589,7 +592,7 @@ func (r *remote) send(line string, typed bool) bool {
 	r.mu.Lock()
 	id, err := r.c.Send(sharing.OpCommand, line)
 	if err == nil {
-		r.flight, r.taken, r.prompt = id, false, ""
+		r.flight, r.taken = id, false
 		r.clean = r.clean && typed
 		r.quits = strings.EqualFold(word, "qq")
 	}

@@ -308,7 +308,6 @@ func (x *remoteJSON) wait(req request) {
 
 // owner reads requests until the client leaves. It returns the exit code.
 func (x *remoteJSON) owner() int {
-	r := x.r
 	code := x.serve()
 	x.mu.Lock()
 	for n, w := range x.waits {
@@ -316,11 +315,15 @@ func (x *remoteJSON) owner() int {
 		delete(x.waits, n)
 	}
 	x.mu.Unlock()
-	if err := r.c.Err(); err != nil {
+	return code
+}
+
+// exit writes the last lines. Nobody writes any more.
+func (x *remoteJSON) exit(code int) {
+	if err := x.r.c.Err(); err != nil {
 		x.j.event("ended", time.Now(), map[string]any{"text": strings.ToValidUTF8(err.Error(), "\ufffd")})
 	}
 	x.j.put(map[string]any{"type": "exit", "code": code})
-	return code
 }
 
 func (x *remoteJSON) serve() int {

@@ -201,6 +201,9 @@ func (c *Client) connect(ctx context.Context, open Open) (*clientConn, func() er
 		if err := decode(f.payload, &h); err != nil {
 			return give(err)
 		}
+		if h.Magic == magicShare {
+			return give(fmt.Errorf("what answers at %s is a shared debugging session, not a KD connection server: use kd -remote %s", c.o.server, c.o.server))
+		}
 		if h.Magic != magic {
 			return give(protocolErrorf("%s is no kdsrv", c.o.server))
 		}

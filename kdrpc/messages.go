@@ -26,6 +26,10 @@ const (
 // noticed at once.
 const magic = "openkd-kdrpc"
 
+// magicShare opens the hello of a shared session (package sharing), whose frames
+// and hello have the shape of these, so that each side can name the other.
+const magicShare = "openkd-share"
+
 // Hello is the first frame of each side.
 type Hello struct {
 	Magic        string   `cbor:"1,keyasint"`

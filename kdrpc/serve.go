@@ -180,6 +180,12 @@ func (s *server) hello(r *frameReader, o ServeOptions) error {
 		return err
 	}
 	if h.Magic != magic {
+		if h.Magic == magicShare {
+			// A debugger that wants to join a shared session learns what this is.
+			s.w.send(0, KindHello, encode(Hello{Magic: magic, Release: o.Release, Min: ProtocolMin, Max: ProtocolMax}))
+			s.w.finish(time.Second)
+			return protocolErrorf("the client wants to join a shared session (-remote), and this is a connection server")
+		}
 		return protocolErrorf("the hello is of something else")
 	}
 	refuse := func(ref *Refusal) {

@@ -443,11 +443,19 @@ func (c *Client) serve(w *wire) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(stop)
-	defer w.conn.Close()
 	left := make(chan struct{})
 	wg.Go(func() {
 		if c.write(w, stop) {
 			close(left)
+			// The other side hangs up: with something unread here, hanging up would
+			// take the good-bye back.
+			t := time.NewTimer(2 * time.Second)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-stop:
+			case <-c.ctx.Done():
+			}
 		}
 		w.conn.Close()
 	})

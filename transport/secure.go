@@ -36,21 +36,21 @@ func clientHandshake(ctx context.Context, raw net.Conn, t connstr.Transport, add
 		var op *net.OpError
 		switch {
 		case errors.As(err, &record):
-			err = errors.New("the other side does not speak TLS: is a kdsrv of this program listening there?")
+			err = fmt.Errorf("the other side does not speak TLS: is a %s of this program listening there?", o.Expect)
 		case refusedCertificate(err) != "":
 			err = errors.New(refusedCertificate(err))
 		case remoteAlert(err) != "":
-			err = fmt.Errorf("the other side refused the TLS handshake (%s): is a kdsrv of this program listening there, and does it speak the same proto=?", remoteAlert(err))
+			err = fmt.Errorf("the other side refused the TLS handshake (%s): is a %s of this program listening there, and does it speak the same proto=?", remoteAlert(err), o.Expect)
 		case ctx.Err() != nil:
-			err = fmt.Errorf("no answer to the TLS handshake within %v: is a kdsrv listening there?", o.Handshake)
+			err = fmt.Errorf("no answer to the TLS handshake within %v: is a %s listening there?", o.Handshake, o.Expect)
 		case errors.Is(err, io.EOF) || errors.As(err, &op) && (op.Op == "read" || op.Op == "write"):
-			err = fmt.Errorf("the other side ended the connection before it said anything (%w): is a kdsrv listening there, or a repeater that does not reach its server?", err)
+			err = fmt.Errorf("the other side ended the connection before it said anything (%w): is a %s listening there, or a repeater that does not reach its server?", err, o.Expect)
 		}
 		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
 	}
 	if c.ConnectionState().NegotiatedProtocol != authALPN {
 		raw.Close()
-		return nil, fmt.Errorf("connecting to %s: a TLS server that is no kdsrv is listening there", addr)
+		return nil, fmt.Errorf("connecting to %s: a TLS server that is no %s is listening there", addr, o.Expect)
 	}
 	if err := authClient(c, t.Password, addr); err != nil {
 		raw.Close()

@@ -71,6 +71,8 @@ type Options struct {
 	// door has its own, with the default limits.
 	Limiter *Limiter
 
+	// Expect is what a client hopes to find, for errors. "": kdsrv.
+	Expect string
 	// OnListen, when set, is told the port that a client's reverse connection
 	// is waited for on.
 	OnListen func(connstr.Transport)
@@ -115,6 +117,9 @@ func (g Guesses) withDefaults() Guesses {
 func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Expect == "" {
+		o.Expect = "kdsrv"
 	}
 	orDefault(&o.Handshake, 10*time.Second)
 	orDefault(&o.MaxPending, 64)

@@ -19,13 +19,14 @@ type door struct {
 	out io.Writer // for what is said until the first connection is there
 	// there says how to start what connects, with the transport as %s; "": a
 	// connection server.
-	there string
+	there  string
+	expect string // what is hoped for there; "": a connection server
 	// waits is the port that a reverse connection is waited for on.
 	waits int
 }
 
 func (d *door) dial(ctx context.Context) (net.Conn, error) {
-	c, err := transport.Dial(ctx, d.t, transport.Options{OnListen: d.listening})
+	c, err := transport.Dial(ctx, d.t, transport.Options{OnListen: d.listening, Expect: d.expect})
 	if err != nil && ctx.Err() == context.Canceled && d.waits != 0 {
 		return nil, fmt.Errorf("the wait for %s to connect to port %d was broken off", d.t.ClientOf, d.waits)
 	}

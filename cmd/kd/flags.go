@@ -37,6 +37,7 @@ type flags struct {
 	clines     int      // -clines; 0: the default
 	clinesText string
 	audit      string // -audit
+	as         string // -as
 	version    bool
 	help       bool
 	given      []string // the names of all options
@@ -79,6 +80,7 @@ func options() []option {
 		{[]string{"remote"}, "<transport>", "join a session that another debugger shares; goes with -c, -clines, -bonc, -json and -passwordfile", nil, func(f *flags, v string) { f.remote = &v }},
 		{[]string{"clines"}, "<n>", "lines of history for those who join later; with -remote: wanted", nil, func(f *flags, v string) { f.clinesText = v }},
 		{[]string{"audit"}, "<file>", "append who joined and who ran what, as JSON lines", nil, func(f *flags, v string) { f.audit = v }},
+		{[]string{"as"}, "<name>", "with -remote: the name that the others see (machine\\user)", nil, func(f *flags, v string) { f.as = v }},
 		{[]string{"passwordfile"}, "<file>", "its first line is the password for server=@{}, -server and -remote without one (else OPENKD_PASSWORD)", nil, func(f *flags, v string) { f.password = v }},
 		{[]string{"QR"}, "<machine>", "list the servers of a machine, or of the local network; goes with -json alone", nil, func(f *flags, v string) { f.servers = &v }},
 		{[]string{"keygen"}, "", "make a key for network debugging and print what to type on both sides", func(f *flags) { f.keygen = true }, nil},
@@ -227,7 +229,7 @@ func (f *flags) check() error {
 	if f.remote != nil {
 		for _, name := range f.given {
 			switch name {
-			case "remote", "c", "clines", "b", "bonc", "json", "passwordfile", "v", "n", "kqm":
+			case "remote", "c", "clines", "as", "b", "bonc", "json", "passwordfile", "v", "n", "kqm":
 			case "k", "demo":
 				return usageError("-remote joins a session that another debugger shares and that has its target, so -" + name + " does not go with it; to reach a kernel through a connection server write -k \"kdsrv:server=@{tcp:server=<host>,port=<n>},trans=@{<link>}\" without -remote")
 			case "server":

@@ -124,7 +124,7 @@ func runRemote(f *flags, stdin io.Reader, stdout, stderr io.Writer) int {
 		text = stderr
 	}
 	fmt.Fprintf(text, "\n%s\n\n", banner())
-	d := &door{t: t, out: text, there: "type .server \"%s\""}
+	d := &door{t: t, out: text, there: "type .server %s", expect: "shared session"}
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	defer stop()
 	lines := f.clines
@@ -135,7 +135,7 @@ func runRemote(f *flags, stdin io.Reader, stdout, stderr io.Writer) int {
 		In: stdin, Out: stdout, Err: stderr, Commands: f.commands, Break: f.breakIn, JSON: f.json,
 		Join: func(ctx context.Context, v sharing.Viewer) (*sharing.Client, error) {
 			return sharing.Join(ctx, sharing.ClientOptions{
-				Dial: d.dial, Where: t.String(), Release: version.Release, ReadOnly: readOnly, Lines: lines, Fatal: passwordFault,
+				Dial: d.dial, Where: t.String(), Release: version.Release, Name: f.as, ReadOnly: readOnly, Lines: lines, Fatal: passwordFault,
 			}, v)
 		},
 	})

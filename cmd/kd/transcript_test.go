@@ -36,8 +36,9 @@ import (
 //
 // The lines of an .in are typed, each when the debugger waits at a prompt.
 // {nt!Name} in them stands for nt+0x..., the place of a symbol that the
-// debugger does not know yet, {tmp} for a folder of the session, and {images} for
-// the one with the machine's images and symbol files. Lines that
+// debugger does not know yet, {tmp} for a folder of the session, {images} for
+// the one with the machine's images and symbol files, and {sources} for that with
+// their sources. Lines that
 // begin with # are for the stage hands:
 //
 //	#kd args           start a debugger; quotes keep blanks together. A machine
@@ -49,6 +50,11 @@ import (
 //	#ports name ...    choose free TCP ports, {name} from then on
 //	#run name program args...   start kdsrv, kdprx or kdtarget and wait until it is ready
 //	#kill name         kill what was started under that name
+//	#join name args    start another debugger beside the first, for -remote; what
+//	                   it showed stands at the end of the transcript
+//	#at name           what follows is typed at that one, or waited for there;
+//	                   without a name: at the first
+//	#door name         wait until the first has a door and call its port {name}
 //	#over              end the input and wait until the debugger has ended
 //	#machine k=v ...   before the first #kd: processors, seed, modules, quirks,
 //	                   break=boot
@@ -85,6 +91,10 @@ var (
 	via        = regexp.MustCompile(`(Remote KD: KdSrv:Server=@\{)[^}]*\}`)
 	lost       = regexp.MustCompile(`((?:connection to \S+ is lost|said anything) \()[^\n]*(\)[:.] )`) // an end or a reset
 	peerPort   = regexp.MustCompile(`(refused by [0-9.]+:)\d+`)
+	cutPrompt  = regexp.MustCompile(`(?m)^(\[[^\]\n]*\] )?(\d: )?kd> \n`) // others' words came between
+	guestAt    = regexp.MustCompile(`\((tcp|ssl) [0-9.\[\]:a-f]+\)`)      // who shares a session
+	stampText  = regexp.MustCompile(`(at|active|since) [A-Z][a-z]{2} [A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d \d{4}`)
+	machine    = regexp.MustCompile(`(Server=|server=|-QR )` + regexp.QuoteMeta(hostName()) + `\b`)
 	offerPort  = regexp.MustCompile(`(come from [0-9.]+:)\d+`)
 	here       = regexp.MustCompile(`(CliCon=)[^",}]*(". Ctrl)`) // this machine's name
 	goBuild    = regexp.MustCompile(`built with go.*`)
@@ -97,6 +107,9 @@ var (
 // images is the folder with the images of the simulated machine and their symbols.
 func images() string { return folder("sim", "kernel", "image") }
 
+// sources is the folder with their sources: {sources}.
+func sources() string { return folder("sim", "kernel", "src") }
+
 // extensions is the folder with the example scripts.
 func extensions() string { return folder("extensions") }
 
@@ -108,10 +121,19 @@ func folder(name ...string) string {
 	return dir
 }
 
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "<host>"
+	}
+	return name
+}
+
 func normalise(s string, at *stage) string {
 	s = strings.ReplaceAll(s, at.socket, "<socket>")
 	s = strings.ReplaceAll(s, at.tmp, "<tmp>")
 	s = strings.ReplaceAll(s, images(), "<images>")
+	s = strings.ReplaceAll(s, sources(), "<sources>")
 	s = strings.ReplaceAll(s, extensions(), "<extensions>")
 	s = strings.ReplaceAll(s, rundir.Path(), "<run>")
 	for name, p := range at.ports {
@@ -119,6 +141,9 @@ func normalise(s string, at *stage) string {
 	}
 	s = lost.ReplaceAllString(s, "$1<why>$2")
 	s = peerPort.ReplaceAllString(s, "$1<port>")
+	s = guestAt.ReplaceAllString(s, "($1 <peer>)")
+	s = stampText.ReplaceAllString(s, "$1 <now>")
+	s = machine.ReplaceAllString(s, "$1<host>")
 	s = offerPort.ReplaceAllString(s, "$1<port>")
 	s = here.ReplaceAllString(s, "$1<host>$2")
 	s = clock.ReplaceAllString(s, "$1 at (<now>)")
@@ -147,7 +172,7 @@ func TestTranscripts(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	t.Setenv(rundir.Env, dir)
-	for _, v := range []string{"_NT_SYMBOL_PATH", "_NT_ALT_SYMBOL_PATH", "_NT_EXECUTABLE_IMAGE_PATH"} {
+	for _, v := range []string{"_NT_SYMBOL_PATH", "_NT_ALT_SYMBOL_PATH", "_NT_EXECUTABLE_IMAGE_PATH", "_NT_SOURCE_PATH"} {
 		t.Setenv(v, "")
 	}
 	t.Setenv("DBGHELP_HOMEDIR", dir) // no cache of the person who runs this
@@ -418,13 +443,22 @@ type stage struct {
 	cfg    sim.Config
 	m      *sim.Machine
 	run    func() // switches the machine on, once
-	screen *screen
-	stderr *screen
-	in     *io.PipeWriter
-	code   chan int
+	*player
+	first  *player
+	guests []*player
 	all    strings.Builder // the transcript of the debuggers that have ended
 	ports  map[string]int  // of #ports
 	others map[string]*exec.Cmd
+}
+
+// player is one debugger of a session.
+type player struct {
+	name   string
+	title  string // its command line
+	screen *screen
+	stderr *screen
+	in     *io.PipeWriter
+	code   chan int // nil: it has ended
 }
 
 // play runs a session and returns its transcript.
@@ -445,7 +479,9 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 			LinkTimeout: time.Second,
 		},
 	}
-	defer s.hangUp()
+	s.first = &player{}
+	s.player = s.first
+	defer s.everybodyOut()
 	lines := strings.Split(strings.TrimSuffix(script, "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
 		line := s.expand(lines[i])
@@ -466,6 +502,13 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 			}
 		case "over":
 			s.hangUp()
+		case "join":
+			name, args, _ := strings.Cut(rest, " ")
+			s.join(name, args)
+		case "at":
+			s.at(rest)
+		case "door":
+			s.door(rest)
 		case "machine":
 			s.machine(rest)
 		case "remote":
@@ -524,7 +567,7 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 			t.Fatalf("%q is no direction", line)
 		}
 	}
-	s.hangUp()
+	s.everybodyOut()
 	return normalise(s.all.String(), s)
 }
 
@@ -591,6 +634,7 @@ var symbolRef = regexp.MustCompile(`\{(\w+)!([\w.]+)\}`)
 func (s *stage) expand(line string) string {
 	line = strings.ReplaceAll(line, "{tmp}", s.tmp)
 	line = strings.ReplaceAll(line, "{images}", images())
+	line = strings.ReplaceAll(line, "{sources}", sources())
 	line = strings.ReplaceAll(line, "{extensions}", extensions())
 	line = strings.ReplaceAll(line, "{socket}", s.socket)
 	for name, p := range s.ports {
@@ -694,18 +738,80 @@ func (s *stage) kd(text string) {
 		}
 		args = append([]string{"-k", link}, args...)
 	}
+	s.start(text, args)
+}
+
+// start starts the current player.
+func (s *stage) start(text string, args []string) {
 	s.screen = &screen{changed: make(chan struct{}, 1)}
 	s.stderr = &screen{changed: make(chan struct{}, 1)}
 	var in *io.PipeReader
 	in, s.in = io.Pipe()
 	s.code = make(chan int, 1)
-	fmt.Fprintf(&s.all, "%s\n", strings.TrimSpace("$ kd "+text))
+	s.title = strings.TrimSpace("$ kd " + text)
 	code, out, errs := s.code, s.screen, s.stderr
 	go func() {
 		c := run(args, in, out, errs)
 		in.CloseWithError(errors.New("kd has ended"))
 		code <- c
 	}()
+}
+
+// join starts a debugger beside the first.
+func (s *stage) join(name, args string) {
+	s.player = &player{name: name}
+	s.guests = append(s.guests, s.player)
+	s.start(args, words(args))
+}
+
+// at turns to another debugger.
+func (s *stage) at(name string) {
+	s.player = s.first
+	for _, g := range s.guests {
+		if g.name == name {
+			s.player = g
+		}
+	}
+	if s.player.name != name {
+		s.t.Fatalf("there is no debugger %q", name)
+	}
+}
+
+var doorPort = regexp.MustCompile(`-remote "?(?:tcp|ssl):(?:Port=|.*,Port=)(\d+)`)
+
+// door gives the port of the last door that the first debugger has opened a
+// name.
+func (s *stage) door(name string) {
+	sc := s.first.screen
+	if !sc.until(func(string) bool { return doorPort.MatchString(sc.text()) }, patience) {
+		s.t.Fatalf("no door was opened:\n%s\n%s", sc.text(), s.first.stderr.text())
+	}
+	all := doorPort.FindAllStringSubmatch(sc.text(), -1)
+	if s.ports == nil {
+		s.ports = make(map[string]int)
+	}
+	s.ports[name], _ = strconv.Atoi(all[len(all)-1][1])
+}
+
+// everybodyOut ends all debuggers, those that joined first.
+func (s *stage) everybodyOut() {
+	guests := s.guests
+	s.guests = nil
+	for _, g := range guests {
+		s.player = g
+		s.leave()
+	}
+	s.player = s.first
+	s.hangUp()
+	for _, g := range guests {
+		s.all.WriteString(g.title + "\n" + g.screen.text())
+	}
+	if len(guests) > 0 {
+		// Whether a prompt was shown before the next line came is chance.
+		text := cutPrompt.ReplaceAllString(s.all.String(), "")
+		s.all.Reset()
+		s.all.WriteString(text)
+	}
 }
 
 func (s *stage) through(link string) string {
@@ -730,8 +836,20 @@ func words(text string) []string {
 	return l
 }
 
-// hangUp ends the input, waits for the debugger's end and notes its exit code.
+// hangUp ends the first debugger, or the one that is turned to, and writes down
+// what it has shown. Of a guest that is done at the end.
 func (s *stage) hangUp() {
+	if s.code == nil {
+		return
+	}
+	s.leave()
+	if s.player == s.first {
+		s.all.WriteString(s.title + "\n" + s.screen.text())
+	}
+}
+
+// leave ends the input, waits for the debugger's end and notes its exit code.
+func (s *stage) leave() {
 	if s.code == nil {
 		return
 	}
@@ -743,11 +861,10 @@ func (s *stage) hangUp() {
 		s.t.Fatalf("kd does not end:\n%s", s.screen.text())
 	}
 	s.code = nil
-	s.all.WriteString(s.screen.text())
 	if text := s.stderr.text(); text != "" {
-		s.all.WriteString("[standard error]\n" + text)
+		fmt.Fprintf(s.screen, "[standard error]\n%s", text)
 	}
-	fmt.Fprintf(&s.all, "[exit code %d]\n\n", code)
+	fmt.Fprintf(s.screen, "[exit code %d]\n\n", code)
 }
 
 var atPrompt = regexp.MustCompile(`(?:^|[^\w])(?:\d+: )?kd> $|Input> $|(?:^|\n)[0-9a-f\x60]{17} [0-9a-f]+ $`)
