@@ -157,7 +157,12 @@ func attach(t testing.TB, link string, dial func(context.Context) (net.Conn, err
 // attachWith is attach with something done to the engine before it runs.
 func attachWith(t testing.TB, link string, dial func(context.Context) (net.Conn, error), prepare func(*engine.Engine), opts ...kdrpc.Option) *rig {
 	t.Helper()
-	cfg := target.Config{Break: true}
+	return attachConfig(t, link, target.Config{Break: true}, dial, prepare, opts...)
+}
+
+// attachConfig is attachWith with other wishes than to stop as soon as it goes.
+func attachConfig(t testing.TB, link string, cfg target.Config, dial func(context.Context) (net.Conn, error), prepare func(*engine.Engine), opts ...kdrpc.Option) *rig {
+	t.Helper()
 	client, err := kdrpc.Connect(context.Background(), dial, kdrpc.Open{Link: link, Config: cfg}, opts...)
 	if err != nil {
 		t.Fatal(err)

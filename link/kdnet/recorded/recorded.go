@@ -168,7 +168,7 @@ type Session struct {
 	Report   []byte
 	Reads    []kdproto.Memory // that WinDbg asked for
 	Version  []byte           // the answer to GetVersion
-	Requests int              // of WinDbg up to its first Continue
+	Requests int              // of WinDbg in all, repeated ones once
 	answers  map[string][]byte
 }
 
@@ -191,7 +191,7 @@ func Load() (*Session, error) {
 	s := &Session{answers: map[string][]byte{}}
 	r := NewReader([4]uint64{8, 8, 8, 8})
 	asked := map[uint32][]byte{} // open requests by number
-	id, gone := uint32(0), false
+	id := uint32(0)
 	for _, d := range all {
 		p, err := r.Read(d)
 		if err != nil {
@@ -210,13 +210,11 @@ func Load() (*Session, error) {
 		case h.Type == kdproto.TypeManipulate && len(payload) < 56:
 			return nil, fmt.Errorf("a request of %d bytes", len(payload))
 		case h.Type == kdproto.TypeManipulate && p.Host:
-			api := kdproto.API(binary.LittleEndian.Uint32(payload))
-			gone = gone || api == kdproto.APIContinue || api == kdproto.APIContinue2
-			if h.ID != id && !gone {
+			if h.ID != id {
 				s.Requests++
 			}
 			id = h.ID
-			asked[uint32(api)] = payload
+			asked[binary.LittleEndian.Uint32(payload)] = payload
 		case h.Type == kdproto.TypeManipulate:
 			q := asked[binary.LittleEndian.Uint32(payload)]
 			if q == nil {
