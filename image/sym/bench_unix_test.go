@@ -122,7 +122,8 @@ func BenchmarkColdFiles(b *testing.B) {
 			{"first symbol and line by address", []string{"line", fmt.Sprintf("%x", rva)}, [][]string{
 				{addr2line, "-f", "-e", path, fmt.Sprintf("%#x", base+uint64(rva))}, gdbs(fmt.Sprintf("info line *%#x", base+uint64(rva)))}},
 			{"first dt", []string{"type", typ}, [][]string{gdbs("ptype /o struct " + typ)}},
-			{"all symbols", []string{"all", ""}, [][]string{{gdb, "-nx", "-batch", "-ex", "info functions", "-ex", "info variables", path}, {nm, path}}},
+			// gdb's lists of functions and variables take minutes for the large one.
+			{"all symbols", []string{"all", ""}, [][]string{{nm, path}}},
 		}
 	}
 	small := absolute(b, "../pdb/testdata/x64")
