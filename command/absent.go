@@ -16,7 +16,7 @@ func absent(word string) string {
 	switch w := strings.ToLower(word); w {
 	case "x", "ln", "bu", "bm", "ls", "lsa", "lsc", "lsf", "lsp", ".symopt", ".lines", ".srcpath", ".lsrcpath", ".open":
 		needs = symbols
-	case "dt", "dv", "dx", "dg", ".tss", ".process", ".context", "#", "a":
+	case "dg", ".tss", ".process", ".context", "#", "a":
 		needs = types
 		if w == "dg" || w == "#" || w == "a" || w == ".context" {
 			needs = "code of its own"

@@ -81,6 +81,7 @@ type Session struct {
 	codeStop uint64 // number of the stop that nextCode belongs to
 	lastD    string // name of the last d command
 	lastE    string
+	typing   // of C++ expressions, dt and !list
 
 	frames int // of .kframes; 0: the default
 
@@ -198,6 +199,7 @@ func (s *Session) SetTemp(n int, v uint64) error {
 		return fmt.Errorf("$t%d: there are $t0 to $t19", n)
 	}
 	s.temps[n] = v
+	s.typed[n] = typedTemp{}
 	return nil
 }
 

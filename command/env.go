@@ -57,6 +57,9 @@ func (s *Session) stopNumber() uint64 {
 
 // Eval is the value of an expression. Errors are *expr.Error.
 func (s *Session) Eval(ctx context.Context, e string) (uint64, error) {
+	if s.cpp {
+		return s.evalCpp(ctx, e)
+	}
 	v, err := expr.Eval(e, env{ctx, s}, expr.Options{Radix: s.radix})
 	if err == nil {
 		s.lastEval = v
@@ -66,6 +69,9 @@ func (s *Session) Eval(ctx context.Context, e string) (uint64, error) {
 
 // evalPrefix is Eval of as much as is one expression.
 func (s *Session) evalPrefix(ctx context.Context, e string) (uint64, string, error) {
+	if s.cpp {
+		return s.evalCppPrefix(ctx, e)
+	}
 	v, rest, err := expr.EvalPrefix(e, env{ctx, s}, expr.Options{Radix: s.radix})
 	if err == nil {
 		s.lastEval = v
@@ -319,9 +325,14 @@ func (v env) Pseudo(name string) (uint64, bool, error) {
 		return uint64(s.pointerSize()), true, nil
 	case "$pagesize":
 		return 4096, true, nil
+	case "$extret":
+		return s.extret, s.hasExtret, nil
 	}
 	if e == nil {
 		return 0, false, nil
+	}
+	if x, ok := v.byTypes(name); ok {
+		return x, true, nil
 	}
 	if what, ok := needsTypes[name]; ok {
 		return 0, false, noValue(name + " needs " + what)

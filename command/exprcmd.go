@@ -12,11 +12,9 @@ func expressionCommands() []*Command {
 	f := "Expressions"
 	return []*Command{
 		{Names: []string{"?"}, Family: f, NoTarget: true, Run: cmdEvaluate, Summary: "evaluate an expression", Usage: "? expression", Example: "? poi(@rsp) + 0n16"},
-		{Names: []string{"??"}, Family: f, NoTarget: true, Run: cmdTyped, Summary: "evaluate a C++ expression (needs type information)", Usage: "?? expression", Example: "?? sizeof(int)"},
 		{Names: []string{".formats"}, Family: f, NoTarget: true, Run: cmdFormats, Summary: "show a value in every format", Usage: ".formats expression", Example: ".formats 1c407e62"},
 		{Names: []string{"n"}, Family: f, NoTarget: true, Run: cmdRadix, Summary: "show or set the base of plain numbers", Usage: "n [8|10|16]", Example: "n 10"},
 		{Names: []string{".radix"}, Family: f, NoTarget: true, Run: cmdRadix, Summary: "the same as n", Usage: ".radix [8|10|16]", Example: ".radix 16"},
-		{Names: []string{".expr"}, Family: f, NoTarget: true, Run: cmdExpr, Summary: "show the expression evaluator", Usage: ".expr [/s masm]", Example: ".expr"},
 	}
 }
 
@@ -42,10 +40,6 @@ func cmdEvaluate(c *Call) error {
 	}
 	c.Printf("Evaluate expression: %d = %s\n", n, text)
 	return nil
-}
-
-func cmdTyped(c *Call) error {
-	return c.Fault("Couldn't resolve error", c.Args, "the C++ evaluator needs type information, which is not loaded; ? evaluates MASM expressions")
 }
 
 func cmdFormats(c *Call) error {
@@ -140,18 +134,5 @@ func cmdRadix(c *Call) error {
 		}
 	}
 	c.Printf("base is %d\n", c.S.Radix())
-	return nil
-}
-
-func cmdExpr(c *Call) error {
-	args := c.Args
-	if c.option(&args, "/s") {
-		if w, rest := cutWord(args); !strings.EqualFold(w, "masm") || rest != "" {
-			return c.Fault("Couldn't resolve error", args, "the only evaluator is masm; C++ needs type information")
-		}
-	} else if err := c.End(args); err != nil {
-		return err
-	}
-	c.Printf("Current expression evaluator: MASM - Microsoft Assembler expressions\n")
 	return nil
 }

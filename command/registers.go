@@ -17,7 +17,7 @@ func registerCommands() []*Command {
 		return &Command{Names: []string{name}, Family: f, Run: cmdRegisters, Summary: summary, Usage: "[processor]" + name + " [register[:type] [= value], ...]", Example: example}
 	}
 	all := r("r", "show or change registers", "r rax=5, rbx")
-	all.Usage = "[processor]r [register[:[n]type] [= value], ...]\nr.\nr $t0 = value\nr $.u0 = text"
+	all.Usage = "[processor]r [register[:[n]type] [= value], ...]\nr.\nr $t0 = value\nr? $t0 = C++ expression\nr $.u0 = text"
 	m := r("rM", "show registers by mask (see rm ?)", "rM 80")
 	m.Usage = "[processor]rM mask [register ...]"
 	return []*Command{
@@ -83,7 +83,7 @@ func cmdRegisters(c *Call) error {
 	case args == ".":
 		return c.usedRegisters(a, n)
 	case args[0] == '?':
-		return c.Fault("Syntax error", args, "r? needs type information, which is not loaded")
+		return c.typedRegister(args[1:])
 	}
 	return c.registerList(a, n, args)
 }

@@ -190,7 +190,7 @@ cs=0000  ss=0000  ds=0000  es=0000  fs=0000  gs=0000             efl=00000046
 	r.fails("r $proc=5", "cannot be written")
 	r.fails("r rax:zz", "the type is")
 	r.fails("r ,", "name of a register")
-	r.fails("r? $t1=5", "type information")
+	r.do("r? $t1=5; ? @$t1; r? $t1", "Evaluate expression: 5 = 00000000`00000005\nint 0n5\n")
 }
 
 // The caret stands where the value is missing.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"openkd/arch"
 	"openkd/target"
 )
 
@@ -229,5 +230,118 @@ func (f *fetcher) take(c chase, r target.Reply) {
 		if to := f.v.a.Canon(uintOf(whole[at : at+f.ps])); to != 0 {
 			put(to, b)
 		}
+	}
+}
+
+// ChaseEnd is how a list ended that did not end well.
+type ChaseEnd struct {
+	Broken bool // a link cannot be read
+	Circle bool // it comes back to a node that is not where it began
+	Addr   uint64
+}
+
+// Chase follows a list next to the line, in one exchange, and makes known what it
+// has read of the nodes. The nodes come in order; where the pieces are read that
+// pointers lead to, the node must be among the pieces in front of them.
+func (e *Engine) Chase(ctx context.Context, l target.List) (nodes []uint64, end ChaseEnd, err error) {
+	h, a, err := e.view()
+	if err != nil {
+		return nil, end, err
+	}
+	l.Head = a.Canon(l.Head)
+	l.Pieces = append(l.Pieces[:min(len(l.Pieces), target.MaxPieces-1):min(len(l.Pieces), target.MaxPieces-1)],
+		target.Piece{Offset: l.LinkOffset, Len: uint32(a.PointerSize)})
+	r, err := e.do(ctx, h, target.Request{Op: target.OpFollow, List: &l})
+	if err != nil {
+		return nil, end, err
+	}
+	list, err := target.DecodeNodes(r[0].Data())
+	if err != nil {
+		return nil, end, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	put := func(addr uint64, b []byte) {
+		if len(b) > 0 && addr+uint64(len(b)) > addr {
+			h.fill(Virtual, a.Canon(addr), len(b), target.Reply{Runs: []target.Run{{Data: b}}})
+		}
+	}
+	seen := map[uint64]bool{}
+	last := uint64(0)
+	for _, n := range list {
+		if len(n.Pieces) != len(l.Pieces) {
+			continue
+		}
+		at := a.Canon(n.Addr)
+		nodes = append(nodes, at)
+		seen[at] = true
+		for i, p := range l.Pieces {
+			b := n.Pieces[i]
+			if p.Via == target.ViaNode {
+				put(at+uint64(p.Offset), b)
+				continue
+			}
+			var ptr [8]byte
+			if p.Via == target.ViaPointer && len(b) > 0 && h.knownLocked(a, at+uint64(p.Offset), ptr[:a.PointerSize]) {
+				put(a.Canon(uintOf(ptr[:a.PointerSize]))+uint64(p.Add), b)
+			}
+		}
+		last = 0
+		if b := n.Pieces[len(l.Pieces)-1]; len(b) == a.PointerSize {
+			last = a.Canon(uintOf(b))
+		} else {
+			end = ChaseEnd{Broken: true, Addr: at + uint64(l.LinkOffset)}
+		}
+	}
+	switch next := a.Canon(last - uint64(l.LinkOffset)); {
+	case len(nodes) == 0 && r[0].Status.Failed():
+		end = ChaseEnd{Broken: true, Addr: l.Head}
+	case end.Broken:
+	case last != 0 && last != l.Head && seen[next]:
+		end = ChaseEnd{Circle: true, Addr: next}
+	case last != 0 && last != l.Head && r[0].Status.Failed():
+		end = ChaseEnd{Broken: true, Addr: last}
+	}
+	return nodes, end, nil
+}
+
+// knownLocked is known for a few bytes of one page or two. mu is held.
+func (h *halt) knownLocked(a *arch.Arch, addr uint64, b []byte) bool {
+	for i := range b {
+		at := a.Canon(addr + uint64(i))
+		p := h.pages[pageKey{Virtual, at &^ (pageSize - 1)}]
+		if p == nil || !p.valid.get(int(at%pageSize)) {
+			return false
+		}
+		b[i] = p.data[at%pageSize]
+	}
+	return true
+}
+
+// maxWatched bounds what WatchReads keeps.
+const maxWatched = 1024
+
+// WatchReads notes from now on what virtual memory is looked at in this halt,
+// known or not, until stop is called, which says what it was.
+func (e *Engine) WatchReads() (stop func() []Range) {
+	e.mu.Lock()
+	h := e.halt
+	e.mu.Unlock()
+	if h == nil {
+		return func() []Range { return nil }
+	}
+	var out []Range
+	h.mu.Lock()
+	h.watch = func(addr uint64, n int) {
+		if len(out) < maxWatched {
+			out = append(out, Range{addr, n})
+		}
+	}
+	h.mu.Unlock()
+	return func() []Range {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.watch = nil
+		return out
 	}
 }

@@ -241,6 +241,9 @@ func (e *Engine) lookWith(ctx context.Context, h *halt, a *arch.Arch, files *fil
 func (h *halt) known(a *arch.Arch, addr uint64, b []byte) (n int, asked bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.watch != nil {
+		h.watch(a.Canon(addr), len(b))
+	}
 	for n < len(b) {
 		at := a.Canon(addr + uint64(n))
 		in := int(at % pageSize)

@@ -416,6 +416,7 @@ type halt struct {
 	scope scope      // what the user looks at there
 	pages map[pageKey]*page
 	cpus  map[int]*cpu
+	watch func(addr uint64, n int) // of WatchReads: virtual memory that is looked at
 }
 
 func newHalt(s *target.Stop) *halt {
@@ -516,6 +517,9 @@ func (h *halt) each(sp Space, addr uint64, n int, create bool, f func(p *page, i
 
 // copyOut builds the answer from the pages held. mu is held.
 func (h *halt) copyOut(a *arch.Arch, sp Space, addr uint64, n int) Data {
+	if h.watch != nil && sp == Virtual {
+		h.watch(addr, n)
+	}
 	d := Data{Addr: addr, Bytes: make([]byte, n)}
 	for off := 0; off < n; {
 		at := addr + uint64(off)

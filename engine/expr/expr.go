@@ -3,7 +3,7 @@
 //
 // It knows numbers, operators and the names of the language. What a register,
 // a symbol or a piece of memory holds it asks of an Env. It does not know
-// types; the C++ evaluator is not here.
+// types; the C++ evaluator is in package cexpr.
 //
 // Facts come from the documentation of Microsoft's debuggers ("MASM Numbers
 // and Operators", "Numerical Expression Syntax", "Sign Extension",
@@ -43,6 +43,13 @@ type Env interface {
 	Valid(addr, n uint64) (bool, error)
 	// PointerSize is 4 or 8 bytes.
 	PointerSize() int
+}
+
+// Cpp is implemented by an Env that knows the other evaluator too.
+type Cpp interface {
+	// Cpp is the value of a C++ expression, a number or an address. Errors of
+	// the expression are *Error.
+	Cpp(text string) (uint64, error)
 }
 
 // Options of an evaluation.
@@ -602,8 +609,59 @@ func (p *parser) evaluator(w string) (uint64, error) {
 		v, err := p.bracket(')')
 		p.depth--
 		return v, err
-	case which == "c++" || which == "":
-		return 0, p.fail(Unsupported, at, "the C++ evaluator needs type information, which is not loaded; write the expression for the MASM evaluator")
+	case (which == "c++" || which == "") && p.i < len(p.s) && p.s[p.i] == '(':
+		cpp, ok := p.env.(Cpp)
+		if !ok {
+			return 0, p.fail(Unsupported, at, "there is no C++ evaluator here; write the expression for the MASM evaluator")
+		}
+		if err := p.enter(at); err != nil {
+			return 0, err
+		}
+		defer func() { p.depth-- }()
+		from := p.i + 1
+		end := Closing(p.s, p.i)
+		if end < 0 {
+			return 0, p.fail(Syntax, at, "the closing parenthesis is missing")
+		}
+		v, err := cpp.Cpp(p.s[from:end])
+		var e *Error
+		switch {
+		case errors.As(err, &e):
+			inner := *e
+			inner.Pos += from
+			return 0, &inner
+		case err != nil:
+			return 0, p.wrap(Resolve, at, err)
+		}
+		p.i = end + 1
+		return v, nil
 	}
-	return 0, p.fail(Syntax, at, "@@masm( ) is expected")
+	return 0, p.fail(Syntax, at, "@@( ), @@c++( ) or @@masm( ) is expected")
+}
+
+// Closing is where the parenthesis at i of s is closed; -1: nowhere. Quotes protect
+// what is between them.
+func Closing(s string, i int) int {
+	depth := 0
+	for ; i < len(s); i++ {
+		switch s[i] {
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				return i
+			}
+		case '"':
+			j := strings.IndexByte(s[i+1:], '"')
+			if j < 0 {
+				return -1
+			}
+			i += j + 1
+		case '\'':
+			if i+2 < len(s) && s[i+2] == '\'' { // a character, which may be a parenthesis
+				i += 2
+			}
+		}
+	}
+	return -1
 }

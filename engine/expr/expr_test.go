@@ -128,7 +128,7 @@ func TestErrors(t *testing.T) {
 		{"poi(0)", 0, "Memory access error at 'poi': no memory there"},
 		{"1ffffffffffffffff", 0, "Overflow error at '1ffffffffffffffff'"},
 		{"and 1", 0, "Numeric expression missing from 'and'"},
-		{"@@c++(1)", 0, "Couldn't resolve error at '@@c': the C++ evaluator needs type information"},
+		{"@@c++(1)", 0, "Couldn't resolve error at '@@c': there is no C++ evaluator here"},
 		{"$!local", 0, "Couldn't resolve error at '$!local': local variables"},
 		{"$fnsucc(1,2,3)", 0, "Couldn't resolve error at '$fnsucc'"},
 		{"$scmp(1,2)", 6, "Syntax error at '1': $scmp compares strings"},
