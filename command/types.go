@@ -55,9 +55,9 @@ type typeWord struct {
 	quoted, address bool
 }
 
-// typeWords splits arguments at blanks; parentheses, brackets and quotes hold
+// typeArgs splits arguments at blanks; parentheses, brackets and quotes hold
 // together what is between them.
-func typeWords(args string) []string {
+func typeArgs(args string) []string {
 	var out []string
 	depth, start := 0, -1
 	quote := byte(0)
@@ -95,7 +95,7 @@ func typeWords(args string) []string {
 // typeOptions reads the arguments of dt. Options stand anywhere.
 func (c *Call) typeOptions() (r typeRequest, err error) {
 	r.size = -1
-	words := typeWords(c.Args)
+	words := typeArgs(c.Args)
 	var pending typeWord
 	for i := 0; i < len(words); i++ {
 		w := words[i]
