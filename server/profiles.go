@@ -46,7 +46,7 @@ func (o Lines) profile(name string) (connstr.Link, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return fail("is not there; it has a line %s port=<n>,key=<key>", name)
+			return fail("is not there; write it, with the line\n  %s port=<n>,key=<key>", name)
 		}
 		var pe *fs.PathError
 		if errors.As(err, &pe) {

@@ -26,7 +26,7 @@ func TestProfiles(t *testing.T) {
 			t.Errorf("the key is in the error: %v", err)
 		}
 	}
-	refuse("net:profile=lab7", "is not there; it has a line lab7 port=")
+	refuse("net:profile=lab7", "is not there; write it, with the line\n  lab7 port=")
 	text := "# machines of the lab\n\nlab7 port=50007,key=s3cret.2.3.4\nbad key=s3cret.2.3.4\nodd port=50009,key=s3cret.2.3\nchain profile=lab7\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -47,7 +47,9 @@ On the target, in a prompt of an administrator%[2]s; then boot it again:
 
 With Secure Boot the settings are refused until it is switched off. kdnet.exe of
 the Debugging Tools, run there without arguments, tells whether its network
-adapter is supported. A firewall here must let UDP port %[5]d in. Then, here:
+adapter is supported; kdnet.exe %[4]s %[5]d does what the two lines above do,
+with a key that it makes itself and shows: use that one then. A firewall here
+must let UDP port %[5]d in. Then, here:
 
   kd -k net:port=%[5]d,key=%[1]s
 
