@@ -8,14 +8,11 @@ import (
 // absent says of a command that WinDbg has and this debugger has not yet what
 // it would need, so that nobody looks for a misspelling.
 func absent(word string) string {
-	const (
-		symbols = "symbol files"
-		types   = "type information"
-	)
+	const types = "type information"
 	needs := ""
 	switch w := strings.ToLower(word); w {
-	case "x", "ln", "bu", "bm", "ls", "lsa", "lsc", "lsf", "lsp", ".symopt", ".lines", ".srcpath", ".lsrcpath", ".open":
-		needs = symbols
+	case ".open", ".srcfix", ".srcnoisy":
+		return fmt.Sprintf("%s is not there yet: sources are files on this machine, and commands show them (lsf, lsa)", word)
 	case "dg", ".tss", ".process", ".context", "#", "a":
 		needs = types
 		if w == "dg" || w == "#" || w == "a" || w == ".context" {

@@ -80,9 +80,7 @@ func (c *Call) codeStart() (uint64, error) {
 
 // label is the line in front of instructions: "nt!Foo+0x10:".
 func (c *Call) label(addr uint64) {
-	if n := c.S.symbol(addr); n != "" {
-		c.Printf("%s:\n", n)
-	}
+	c.Printf("%s", c.S.label(addr))
 }
 
 func (c *Call) machine() (kdproto.Machine, error) {
@@ -107,8 +105,9 @@ func cmdUnassemble(c *Call) error {
 	if err != nil {
 		return err
 	}
+	c.named(addr)
 	c.label(addr)
-	for shown := uint64(0); shown < count && (end == 0 || addr <= end); {
+	for shown, first := uint64(0), true; shown < count && (end == 0 || addr <= end); {
 		// As much as the rest can need, in one exchange. On a line that is slow
 		// eight instructions are seldom longer than 64 bytes.
 		want := min((count-shown)*8, chunk)
@@ -136,6 +135,10 @@ func cmdUnassemble(c *Call) error {
 			if err != nil {
 				return err
 			}
+			if !first {
+				b.WriteString(c.S.newLine(addr))
+			}
+			first = false
 			b.WriteString(in.Line())
 			b.WriteByte('\n')
 			code = code[in.Len:]
@@ -182,6 +185,7 @@ func cmdUnassembleBack(c *Call) error {
 	if len(code) == 0 {
 		return &engine.MemoryError{Addr: addr - 1, Status: data.Status}
 	}
+	c.named(addr)
 	list, err := disasm.UnassembleBack(m, code, addr-uint64(len(code)), int(count), c.S.symbol)
 	if err != nil {
 		return err
@@ -191,6 +195,9 @@ func cmdUnassembleBack(c *Call) error {
 	}
 	c.label(list[0].Addr)
 	for i := range list {
+		if i > 0 {
+			c.Printf("%s", c.S.newLine(list[i].Addr))
+		}
 		c.Printf("%s\n", list[i].Line())
 	}
 	c.S.SetNextCode(list[0].Addr)
@@ -228,6 +235,7 @@ func cmdUnassembleFunction(c *Call) error {
 	if err != nil {
 		return err
 	}
+	c.named(addr)
 	r, err := c.S.Engine.Routine(c.Ctx, addr, c.S.functionStart)
 	if err != nil {
 		return err
@@ -252,11 +260,9 @@ func cmdUnassembleFunction(c *Call) error {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		if name := c.S.symbol(k.Addr); name != "" {
-			fmt.Fprintf(&b, "%s:\n", name)
-		}
+		b.WriteString(c.S.label(k.Addr))
 		for j := range k.Insts {
-			b.WriteString(k.Insts[j].Line() + "\n")
+			b.WriteString(c.S.lineColumn(k.Insts[j].Addr) + k.Insts[j].Line() + "\n")
 		}
 	}
 	c.Printf("%s", b.String())

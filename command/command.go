@@ -85,6 +85,8 @@ type Session struct {
 
 	frames int // of .kframes; 0: the default
 
+	source sourceState
+
 	ext         *extension.Manager
 	allowScript func(path string) error // see SetExtensionPolicy
 

@@ -217,7 +217,7 @@ func isLength(t string) bool {
 // rangeEnd reports whether t can begin an address.
 func rangeEnd(t string) bool {
 	c := t[0]
-	return isLetter(c) || isDigit(c) || strings.IndexByte("@$_([.!+-", c) >= 0
+	return isLetter(c) || isDigit(c) || strings.IndexByte("@$_([.!+-`", c) >= 0
 }
 
 // env answers expressions out of a session's engine.
@@ -249,16 +249,23 @@ func (v env) Symbol(name string) (uint64, bool, error) {
 	if v.s.Engine == nil {
 		return 0, false, nil
 	}
-	addr, err := v.s.Engine.Lookup(v.ctx, name)
-	switch {
-	case err == nil:
-		return addr, true, nil
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return 0, false, err
+	if local, ok := strings.CutPrefix(name, "$!"); ok {
+		return v.s.local(v.ctx, local)
 	}
-	// A name that cannot be looked up now (the target runs, the list is not
-	// readable) is no symbol; it may still be a register.
-	return 0, false, nil
+	return v.s.Engine.Symbol(v.ctx, name)
+}
+
+// local is the address of a variable of the current function.
+func (s *Session) local(ctx context.Context, name string) (uint64, bool, error) {
+	return s.localAddress(ctx, name)
+}
+
+func (v env) Line(place string) (uint64, error) {
+	if v.s.Engine == nil {
+		return 0, engine.ErrUnknownMachine
+	}
+	l, err := v.s.Engine.SourceLine(v.ctx, place, v.s.currentSource(v.ctx))
+	return l.Addr, err
 }
 
 func (v env) Read(physical bool, addr uint64, size int) (uint64, error) {

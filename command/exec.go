@@ -141,6 +141,10 @@ func (c *Call) stepOptions() (opt engine.StepOpt, args string, err error) {
 		opt.Until = engine.StepToBranch
 	case "b":
 		opt.Until = engine.StepTaken
+	case "":
+		if c.S.source.options&sourceStep != 0 {
+			opt.Until = engine.StepLine
+		}
 	}
 	opt.From, args, err = c.start(args)
 	return opt, args, err

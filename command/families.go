@@ -23,6 +23,8 @@ func families() []*Command {
 		stackCommands,
 		moduleCommands,
 		symbolCommands,
+		nameCommands,
+		sourceCommands,
 		controlCommands,
 		shareCommands,
 		netCommands,

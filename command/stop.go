@@ -182,18 +182,23 @@ func put(s *Session, text string) { fmt.Fprint(s.w, text) }
 
 // place prints registers, where asked for, and the location.
 func (s *Session) place(ctx context.Context, pc uint64, regs bool) {
+	if s.sourceOnly(ctx, pc) {
+		s.SetNextCode(pc)
+		return
+	}
 	if regs {
 		if st, err := s.Engine.State(ctx, -1); err == nil {
 			put(s, s.Engine.Arch().Format(st, s.exec.mask))
 		}
 	}
+	s.sourceAt(ctx, pc)
 	s.location(ctx, pc)
 }
 
 func (s *Session) location(ctx context.Context, pc uint64) {
 	_, _ = s.Engine.LoadSymbols(ctx, pc)
 	if n := s.Engine.Symbolize(pc); n != "" && !s.exec.noName {
-		fmt.Fprintf(s.w, "%s:\n", n)
+		fmt.Fprintf(s.w, "%s%s:\n", n, s.atLine(pc))
 	}
 	if !s.exec.noCode {
 		if in, err := s.Engine.Instruction(ctx, pc); err == nil {

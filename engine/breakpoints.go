@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
 
 	"openkd/arch"
+	"openkd/image/unwind"
 	"openkd/target"
 )
 
@@ -41,14 +44,24 @@ type Breakpoint struct {
 	Command            string // run at the hit by the command layer
 	Thread             uint64 // KTHREAD it is limited to; 0 any
 	Process            uint64 // EPROCESS it is limited to; 0 any
+	// It counts only where the stack has fewer than Below frames, and more than
+	// Above; 0: any.
+	Below, Above int
 
 	// Module and Offset are where Addr lay when it was set, so that the
 	// breakpoint finds its place again after a reboot. Module is "" for an
 	// address outside every module known then.
 	Module string
 	Offset uint64
-	// Deferred: the module is not there (a reboot came); Addr is void.
+	// Deferred: the module is not there (a reboot came, or it was never loaded),
+	// or Expr means nothing yet; Addr is void.
 	Deferred bool
+
+	// Expr is what the breakpoint follows (bu): it is evaluated when its module is
+	// loaded, in base Radix. "": the breakpoint follows Module and Offset.
+	Expr  string
+	Radix int
+	tried string // what was known when Expr was tried in vain
 }
 
 // Breakpoints is the list of an engine. Changes reach the target when it is let
@@ -98,7 +111,7 @@ const MaxID = 9999
 // Set adds bp and returns it as it stands. A negative ID means the next free
 // one; the ID of a breakpoint that exists replaces it. A software breakpoint
 // at the address of another one, without an ID, replaces that one; replaced
-// says so.
+// says so. A breakpoint that is to wait for what Expr names has Deferred set.
 func (b *Breakpoints) Set(bp Breakpoint) (set Breakpoint, replaced bool, err error) {
 	a := b.e.Arch()
 	if a == nil {
@@ -111,8 +124,11 @@ func (b *Breakpoints) Set(bp Breakpoint) (set Breakpoint, replaced bool, err err
 		bp.Passes = 1
 	}
 	bp.PassesLeft = bp.Passes
-	bp.Enabled, bp.Deferred = true, false
-	if bp.Kind == Processor {
+	bp.Enabled, bp.Deferred, bp.tried = true, bp.Deferred && bp.Expr != "", ""
+	if bp.Deferred {
+		bp.Addr = 0
+	}
+	if bp.Kind == Processor && !bp.Deferred {
 		if bp.Access == arch.HWExecute {
 			bp.Len = 1
 		}
@@ -124,7 +140,7 @@ func (b *Breakpoints) Set(bp Breakpoint) (set Breakpoint, replaced bool, err err
 		bp.Addr = a.Canon(bp.Addr)
 	}
 	bp.Module, bp.Offset = "", 0
-	if bp.Access != arch.HWIO || bp.Kind == Software {
+	if !bp.Deferred && (bp.Access != arch.HWIO || bp.Kind == Software) {
 		if m, ok := b.e.moduleAt(bp.Addr); ok {
 			bp.Module, bp.Offset = m.Name, bp.Addr-m.Base
 		}
@@ -136,7 +152,8 @@ func (b *Breakpoints) Set(bp Breakpoint) (set Breakpoint, replaced bool, err err
 		old = b.find(bp.ID)
 	} else {
 		for _, p := range b.bp {
-			if p.Kind == Software && bp.Kind == Software && !p.Deferred && p.Addr == bp.Addr && p.Thread == bp.Thread && p.Process == bp.Process {
+			same := !p.Deferred && !bp.Deferred && p.Addr == bp.Addr || p.Deferred && bp.Deferred && p.Expr == bp.Expr && p.Expr != ""
+			if p.Kind == Software && bp.Kind == Software && same && p.Thread == bp.Thread && p.Process == bp.Process {
 				old, bp.ID = p, p.ID
 			}
 		}
@@ -161,7 +178,7 @@ func (b *Breakpoints) Set(bp Breakpoint) (set Breakpoint, replaced bool, err err
 func (b *Breakpoints) room(bp, old *Breakpoint) error {
 	hw, at := 0, map[uint64]bool{}
 	for _, p := range b.bp {
-		if p == old || p == bp || !p.Enabled {
+		if p == old || p == bp || !p.Enabled || p.Deferred {
 			continue
 		}
 		if p.Kind == Processor {
@@ -169,6 +186,9 @@ func (b *Breakpoints) room(bp, old *Breakpoint) error {
 		} else {
 			at[p.Addr] = true
 		}
+	}
+	if bp.Deferred {
+		return nil // it is looked at again when it is placed
 	}
 	if bp.Kind == Processor && hw >= 4 {
 		return errors.New("the processor has 4 breakpoint registers and all are in use; disable or clear one (bl lists them, bd and bc)")
@@ -206,6 +226,38 @@ func (b *Breakpoints) Enable(id int, on bool) error {
 		}
 	}
 	p.Enabled = on
+	return nil
+}
+
+// Renumber gives breakpoints other numbers, all at once: from[i] becomes to[i].
+func (b *Breakpoints) Renumber(from, to []int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	moved := make([]*Breakpoint, len(from))
+	for i, id := range from {
+		if moved[i] = b.find(id); moved[i] == nil {
+			return fmt.Errorf("breakpoint %d does not exist", id)
+		}
+		if to[i] < 0 || to[i] > MaxID {
+			return fmt.Errorf("breakpoint numbers are 0 to %d", MaxID)
+		}
+	}
+	taken := map[int]bool{}
+	for _, p := range b.bp {
+		if !slices.Contains(moved, p) {
+			taken[p.ID] = true
+		}
+	}
+	for i, id := range to {
+		if taken[id] || slices.Index(moved, moved[i]) != i {
+			return fmt.Errorf("breakpoint %d exists already", id)
+		}
+		taken[id] = true
+	}
+	for i, p := range moved {
+		p.ID = to[i]
+	}
+	sort.Slice(b.bp, func(i, j int) bool { return b.bp[i].ID < b.bp[j].ID })
 	return nil
 }
 
@@ -286,14 +338,27 @@ func (b *Breakpoints) pass(id int, counts bool) bool {
 	return true
 }
 
-// pending returns the names of modules that deferred breakpoints wait for.
+// pending returns the names of modules that deferred breakpoints wait for; "*" is
+// any.
 func (b *Breakpoints) pending() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var out []string
 	for _, p := range b.bp {
-		if p.Deferred && p.Enabled && !contains(out, p.Module) {
-			out = append(out, p.Module)
+		if !p.Deferred || !p.Enabled {
+			continue
+		}
+		mods := []string{p.Module}
+		if p.Expr != "" {
+			mods, _, _ = Names(p.Expr, p.Radix)
+		}
+		for _, m := range mods {
+			if m == "" {
+				m = "*"
+			}
+			if !contains(out, m) {
+				out = append(out, m)
+			}
 		}
 	}
 	return out
@@ -328,6 +393,11 @@ func (b *Breakpoints) deferAll() []string {
 	var out []string
 	for _, p := range b.bp {
 		p.PassesLeft = p.Passes
+		if p.Expr != "" {
+			p.Deferred, p.tried = true, ""
+			out = append(out, fmt.Sprintf("Breakpoint %d is kept and waits for what %s names", p.ID, p.Expr))
+			continue
+		}
 		if p.Module == "" {
 			out = append(out, fmt.Sprintf("Breakpoint %d is kept at %s, which was in no known module", p.ID, b.e.FormatAddr(p.Addr)))
 			continue
@@ -345,7 +415,7 @@ func (b *Breakpoints) resolve(base func(module string) (uint64, bool)) []string 
 	defer b.mu.Unlock()
 	var out []string
 	for _, p := range b.bp {
-		if !p.Deferred {
+		if !p.Deferred || p.Expr != "" {
 			continue
 		}
 		m, ok := base(p.Module)
@@ -366,7 +436,7 @@ func (b *Breakpoints) unloaded(base uint64) []string {
 	var out []string
 	for _, p := range b.bp {
 		if p.Module != "" && !p.Deferred && p.Addr-p.Offset == base {
-			p.Deferred = true
+			p.Deferred, p.tried = true, ""
 			out = append(out, fmt.Sprintf("Breakpoint %d waits: %s was unloaded", p.ID, p.Module))
 		}
 	}
@@ -408,11 +478,62 @@ func (b *Breakpoints) insertError(err *target.InsertError) *InsertError {
 }
 
 // placeAgain resolves deferred breakpoints against what is known and tells.
-// It reports whether any was placed.
-func (e *Engine) placeAgain() bool {
+// It reports whether any was placed. ctx is that of a stop that is being judged;
+// loaded is the module that it is about.
+func (e *Engine) placeAgain(ctx context.Context, loaded string) bool {
 	lines := e.bps.resolve(e.baseOf)
+	n := len(lines)
+	if e.bps.waits() {
+		more := e.placePending(ctx, loaded, true)
+		lines = append(lines, more...)
+		n += len(more)
+	}
 	for _, l := range lines {
 		e.notice("%s", l)
 	}
-	return len(lines) > 0
+	return n > 0
+}
+
+// waits reports whether a breakpoint waits for its name.
+func (b *Breakpoints) waits() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.bp {
+		if p.Deferred && p.Expr != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// depthFits reports whether the stack of the processor that stopped is as deep as a
+// breakpoint wants it. Where that cannot be told it is: a stop too many shows, one
+// too few hides.
+func (e *Engine) depthFits(ctx context.Context, h *halt, b *Breakpoint) bool {
+	if b.Below == 0 && b.Above == 0 {
+		return true
+	}
+	a := e.Arch()
+	s, err := e.state(ctx, h, h.stop.Processor, false)
+	if err != nil {
+		return true
+	}
+	r, err := unwind.FromContext(a.Machine, s.Context)
+	if err != nil {
+		return true
+	}
+	opt := StackOpt{Limit: min(max(b.Below, b.Above+1), MaxFrames), NoInline: true}
+	n := 0
+	err = e.look(ctx, h, a, func(v *view) error {
+		st := v.walk(r, opt)
+		n = len(st.Frames)
+		if v.needStack(st, opt); len(v.missing) > 0 {
+			return errMissing
+		}
+		return nil
+	})
+	if err != nil {
+		return true
+	}
+	return (b.Below == 0 || n < b.Below) && n > b.Above
 }

@@ -96,26 +96,27 @@ type Engine struct {
 
 	// mu guards what follows. It is never held during a call of the target or
 	// of the sink.
-	mu        sync.Mutex
-	change    chan struct{} // closed and replaced at every change that Wait looks at
-	running   bool          // Run was called
-	version   *kdproto.Version
-	data      []byte
-	arch      *arch.Arch
-	halt      *halt   // the stop that the user sees; nil while it runs
-	internal  *halt   // the stop being judged by the pump
-	motion    *motion // what the target was let go for; nil when it ran by itself
-	switching chan error
-	switchCPU int
-	lost      string // reason of a loss that no Wait has reported yet
-	isLost    bool
-	closed    bool
-	closeText string
-	slow      bool // the line is paced: read ahead little
-	config    target.Config
-	userBreak bool // the stop that comes was asked for by the user too
-	strayStep bool // a step was interrupted: one single-step exception more may come
-	rebooted  bool
+	mu          sync.Mutex
+	change      chan struct{} // closed and replaced at every change that Wait looks at
+	running     bool          // Run was called
+	version     *kdproto.Version
+	data        []byte
+	arch        *arch.Arch
+	halt        *halt   // the stop that the user sees; nil while it runs
+	internal    *halt   // the stop being judged by the pump
+	motion      *motion // what the target was let go for; nil when it ran by itself
+	switching   chan error
+	switchCPU   int
+	lost        string // reason of a loss that no Wait has reported yet
+	isLost      bool
+	closed      bool
+	closeText   string
+	slow        bool // the line is paced: read ahead little
+	config      target.Config
+	userBreak   bool   // the stop that comes was asked for by the user too
+	stopPlacing func() // ends the search for symbols while the target stands unseen
+	strayStep   bool   // a step was interrupted: one single-step exception more may come
+	rebooted    bool
 	// toldRunning: the sink knows that the target runs.
 	toldRunning bool
 	headerFor   uint64 // kernel base whose image header was looked at
@@ -412,6 +413,22 @@ func (e *Engine) Arch() *arch.Arch {
 func (e *Engine) view() (*halt, *arch.Arch, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.viewLocked()
+}
+
+// viewFor is view, or with the ctx of judging what the pump looks at.
+func (e *Engine) viewFor(ctx context.Context) (*halt, *arch.Arch, error) {
+	h, _ := ctx.Value(haltKey{}).(*halt)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if h != nil && h == e.internal && e.arch != nil {
+		return h, e.arch, nil
+	}
+	return e.viewLocked()
+}
+
+// viewLocked is view. mu is held.
+func (e *Engine) viewLocked() (*halt, *arch.Arch, error) {
 	switch {
 	case e.closed:
 		return nil, nil, target.ErrClosed
@@ -501,7 +518,7 @@ func (e *Engine) wantedConfig() (c target.Config, same bool) {
 		// The target compares file names: a module name that was made to fit
 		// (nt, odd letters) is not one.
 		switch {
-		case name == "nt" || strings.ContainsAny(name, "_$@"):
+		case name == "nt" || strings.ContainsAny(name, "_$@*"):
 			c.StopOnLoad = "*"
 		case c.StopOnLoad == "":
 			c.StopOnLoad = name
@@ -569,7 +586,11 @@ func (e *Engine) SetStopFirstChance(on bool) {
 func (e *Engine) BreakIn(ctx context.Context) error {
 	e.mu.Lock()
 	e.userBreak = true
+	stop := e.stopPlacing
 	e.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
 	for try := 0; ; try++ {
 		err := e.t.BreakIn(ctx)
 		if !errors.Is(err, target.ErrHalted) || e.Halted() || try == 100 {

@@ -12,6 +12,7 @@ import (
 	"openkd/image/pe"
 	"openkd/image/unwind"
 	"openkd/kdproto"
+	"openkd/symbols"
 )
 
 // Function is what an image's unwind data says about the function at an
@@ -338,6 +339,33 @@ const (
 // errNoRun: the instruction must be stepped.
 var errNoRun = errors.New("no run is possible")
 
+// codeRange is the code from one address to another.
+type codeRange struct{ from, to uint64 }
+
+// lineRange is the code around pc that belongs to the line that a motion steps
+// over; nil with other motions.
+func (e *Engine) lineRange(ctx context.Context, h *halt, m *motion, pc uint64) *codeRange {
+	if m.until != StepLine {
+		return nil
+	}
+	l, ok := e.LineAt(ctx, pc, false)
+	if !ok || !sameLine(&l, &m.line) {
+		return &codeRange{pc, pc + 1}
+	}
+	return &codeRange{l.Addr, l.Addr + max(uint64(l.Size), 1)}
+}
+
+// Lines that compilers give code that belongs to none.
+const (
+	hiddenLine      = 0xFEEFEE
+	hiddenLineOther = 0xF00F00
+)
+
+func sameLine(l, m *symbols.Line) bool {
+	n := l.Line.Line
+	return n == m.Line.Line && l.File == m.File || n == hiddenLine || n == hiddenLineOther
+}
+
 // runStop is a place where a run stops: in front of a return or of something
 // else.
 type runStop struct {
@@ -354,8 +382,9 @@ type way struct {
 // run finds where the target has to stop next when it goes on at pc. steps is
 // how many instructions lead there, if there is only one way; 0 if not. called:
 // there are calls on the way, which may come by the same places.
-// errNoRun means that the instruction at pc must be stepped by itself.
-func (e *Engine) run(ctx context.Context, h *halt, pc uint64, until StepUntil, over bool) (stops []runStop, steps int, called bool, err error) {
+// errNoRun means that the instruction at pc must be stepped by itself. within, not
+// nil, is code that the target must stop behind.
+func (e *Engine) run(ctx context.Context, h *halt, pc uint64, until StepUntil, over bool, within *codeRange) (stops []runStop, steps int, called bool, err error) {
 	a := e.Arch()
 	pc = a.Canon(pc)
 	first, err := e.inst(ctx, h, pc, nil)
@@ -368,7 +397,11 @@ func (e *Engine) run(ctx context.Context, h *halt, pc uint64, until StepUntil, o
 	if bounded = bounded && err == nil; bounded {
 		lo, hi = f.Begin, f.End
 	}
-	inside := func(to uint64) bool { return to >= lo && to < hi }
+	function := func(to uint64) bool { return to >= lo && to < hi }
+	inside := function
+	if within != nil {
+		inside = func(to uint64) bool { return to >= within.from && to < within.to && function(to) }
+	}
 	// halts reports whether the target must stop in front of an instruction.
 	halts := func(in *disasm.Inst) bool {
 		if until.matches(in.Kind) {
@@ -418,7 +451,7 @@ func (e *Engine) run(ctx context.Context, h *halt, pc uint64, until StepUntil, o
 		}
 		seen[w.to] = true
 		if !inside(w.to) {
-			if !w.behindCall || !bounded { // else the call never returns
+			if !w.behindCall || !bounded || function(w.to) { // else the call never returns
 				stops = append(stops, runStop{addr: w.to})
 			}
 			continue
@@ -440,7 +473,7 @@ func (e *Engine) run(ctx context.Context, h *halt, pc uint64, until StepUntil, o
 			if until == StepToBranch {
 				return nil, 0, false, errNoRun
 			}
-			return e.run(ctx, h, pc, StepToBranch, false)
+			return e.run(ctx, h, pc, StepToBranch, false, nil)
 		}
 	}
 	if len(stops) == 1 && stops[0].addr == a.Canon(pc+uint64(first.Len)) && first.Kind == disasm.Other {

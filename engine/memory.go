@@ -123,7 +123,7 @@ func (d *Data) Prefix() []byte {
 // whatever n is. n over target.MaxRead is cut to it. Virtual addresses may be
 // given in either form of a 32-bit target.
 func (e *Engine) Read(ctx context.Context, sp Space, addr uint64, n int) (Data, error) {
-	h, a, err := e.view()
+	h, a, err := e.viewFor(ctx)
 	if err != nil {
 		return Data{}, err
 	}

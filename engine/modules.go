@@ -125,7 +125,7 @@ func (e *Engine) UnloadedModules() []UnloadedModule {
 // Reload reads the module list anew. A target without one yet (phase 0 of a
 // boot) leaves what the load events told.
 func (e *Engine) Reload(ctx context.Context) error {
-	h, a, err := e.view()
+	h, a, err := e.viewFor(ctx)
 	if err != nil {
 		return err
 	}
@@ -627,6 +627,18 @@ func containsAddr(list []uint64, a uint64) bool {
 		}
 	}
 	return false
+}
+
+// KnownModule finds a module by name without an exchange.
+func (e *Engine) KnownModule(name string) (Module, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, m := range e.mods.list {
+		if strings.EqualFold(m.Name, name) {
+			return m, true
+		}
+	}
+	return Module{}, false
 }
 
 // ErrNoName says that a name is not known.

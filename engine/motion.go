@@ -10,6 +10,7 @@ import (
 	"openkd/image/disasm"
 	"openkd/image/unwind"
 	"openkd/kdproto"
+	"openkd/symbols"
 	"openkd/target"
 )
 
@@ -45,7 +46,9 @@ type motion struct {
 	after    uint64 // StepTaken: what is behind the transfer of this leg; 0: it is none
 	running  bool   // this leg goes to breakpoints at what comes next
 	careful  bool   // every instruction is stepped: breakpoints cannot be placed
-	hwOwner  [4]int // breakpoint of each processor slot, -1 none, -2 the motion's own
+	line     symbols.Line // StepLine: where it began
+	entered  bool         // StepLine: this leg went into a call
+	hwOwner  [4]int       // breakpoint of each processor slot, -1 none, -2 the motion's own
 
 	// off is set for the first leg when an execute breakpoint register points at
 	// the program counter: it would hit again before anything runs, so that leg
@@ -79,6 +82,7 @@ const (
 	StepToCallReturn                  // in front of either (pct, tct)
 	StepToBranch                      // in front of any transfer (ph, th)
 	StepTaken                         // behind the next transfer that is taken (tb)
+	StepLine                          // at another line of source; once, where there is none
 )
 
 // StepOpt says how Step steps. A sequence is not made of single steps where the
@@ -141,12 +145,23 @@ func (e *Engine) Step(ctx context.Context, opt StepOpt) error {
 			return err
 		}
 	}
-	if opt.Until == StepOnce && !opt.Status.Failed() {
+	var line symbols.Line
+	if opt.Until == StepLine {
+		s, err := e.state(ctx, h, n, false)
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if line, ok = e.LineAt(ctx, e.Arch().PC(s.Context), true); !ok {
+			opt.Until = StepOnce
+		}
+	}
+	if (opt.Until == StepOnce || opt.Until == StepLine) && !opt.Status.Failed() {
 		if done, err := e.stepCoded(ctx, h, n); done || err != nil {
 			return err
 		}
 	}
-	m := &motion{kind: motionStep, status: opt.Status, over: opt.Over, until: opt.Until, proc: n, switched: n != h.origin, thread: e.stopOf(h).Thread}
+	m := &motion{kind: motionStep, status: opt.Status, over: opt.Over, until: opt.Until, line: line, proc: n, switched: n != h.origin, thread: e.stopOf(h).Thread}
 	if err := e.leg(ctx, h, m); err != nil {
 		return err
 	}
@@ -243,7 +258,7 @@ func (e *Engine) setPC(ctx context.Context, h *halt, pc uint64) error {
 // when that is to be stepped over, or breakpoints at what a sequence comes to
 // next.
 func (e *Engine) leg(ctx context.Context, h *halt, m *motion) error {
-	m.temps, m.trapping, m.running, m.after = nil, true, false, 0
+	m.temps, m.trapping, m.running, m.after, m.entered = nil, true, false, 0, m.entered && m.until == StepLine
 	m.legs++
 	if !m.over && m.until == StepOnce {
 		return nil
@@ -255,7 +270,7 @@ func (e *Engine) leg(ctx context.Context, h *halt, m *motion) error {
 	}
 	pc := a.Canon(a.PC(s.Context))
 	if m.until != StepOnce && !m.careful {
-		stops, steps, called, err := e.run(ctx, h, pc, m.until, m.over)
+		stops, steps, called, err := e.run(ctx, h, pc, m.until, m.over, e.lineRange(ctx, h, m, pc))
 		if err == nil {
 			frame := e.frameOf(ctx, h, m.proc)
 			for _, st := range stops {
@@ -282,6 +297,7 @@ func (e *Engine) leg(ctx context.Context, h *halt, m *motion) error {
 	if err != nil {
 		return nil // unreadable: the trap flag works all the same
 	}
+	m.entered = in.Kind == disasm.Call || m.entered && in.Kind == disasm.Jump
 	if m.until == StepTaken && transfers(in.Kind) {
 		m.after = a.Canon(pc + uint64(in.Len))
 	}
@@ -345,6 +361,14 @@ func (e *Engine) start(ctx context.Context, h *halt, m *motion) error {
 		status = kdproto.DbgContinue
 		if s := e.stopOf(h); s.Reason == target.StopException {
 			status = kdproto.DbgExceptionHandled
+		}
+	}
+	if e.bps.waits() {
+		for _, l := range e.placePending(ctx, "", true) {
+			e.notice("%s", l)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 	}
 	if err := e.leaveStop(ctx, h, m, status); err != nil {

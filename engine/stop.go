@@ -265,7 +265,7 @@ func (e *Engine) judge(ctx context.Context, h *halt, m *motion) verdict {
 		// let go; the second answer makes the target run.
 		return verdict{status: kdproto.DbgExceptionHandled, mode: untrapped(m)}
 	}
-	if e.placeAgain() {
+	if e.placeAt(ctx, h, "") {
 		e.tellConfig(ctx)
 	}
 	if s.Again && m == nil {
@@ -363,6 +363,9 @@ func (e *Engine) hits(ctx context.Context, h *halt, m *motion, at []Breakpoint) 
 			continue
 		}
 		if b.Process != 0 && !e.inProcess(ctx, h, b.Process) {
+			continue
+		}
+		if !e.depthFits(ctx, h, &b) {
 			continue
 		}
 		if e.bps.pass(b.ID, m == nil || m.kind == motionGo) {
@@ -468,6 +471,12 @@ func (e *Engine) legDone(ctx context.Context, h *halt, m *motion) verdict {
 	if asked || m.legs >= MaxLegs {
 		return done
 	}
+	if m.until == StepLine {
+		if v, ok := e.lineDone(ctx, h, m); ok {
+			return v
+		}
+		return done
+	}
 	if m.after != 0 && m.after != h.stop.PC {
 		return done
 	}
@@ -484,6 +493,67 @@ func (e *Engine) legDone(ctx context.Context, h *halt, m *motion) verdict {
 	return verdict{status: kdproto.DbgExceptionHandled, mode: &c}
 }
 
+// lineDone lets a step by source lines go on where it has not come to another line;
+// false: it has, or there is nothing to go on to.
+func (e *Engine) lineDone(ctx context.Context, h *halt, m *motion) (verdict, bool) {
+	pc := h.stop.PC
+	known, done := e.placing(ctx, h)
+	l, ok := e.LineAt(known, pc, true)
+	done()
+	if ok && !sameLine(&l, &m.line) {
+		return verdict{}, false
+	}
+	c := *m
+	c.proc = h.stop.Processor
+	c.switched, c.off = false, false
+	on := verdict{status: kdproto.DbgExceptionHandled, mode: &c}
+	if !ok {
+		if !m.entered {
+			return verdict{}, false
+		}
+		if in, err := e.decodeAt(ctx, h, pc); err != nil || in.Kind != disasm.Jump {
+			// A function without lines is stepped over; a jump leads to one that may
+			// have some.
+			t, ok := e.returnOf(ctx, h)
+			if !ok {
+				return verdict{}, false
+			}
+			c.temps, c.trapping, c.running, c.entered = []temp{t}, false, false, false
+			c.legs++
+			return on, true
+		}
+	}
+	if err := e.leg(ctx, h, &c); err != nil {
+		return verdict{}, false
+	}
+	return on, true
+}
+
+// returnOf is where the function returns to that has just been called.
+func (e *Engine) returnOf(ctx context.Context, h *halt) (temp, bool) {
+	a := e.Arch()
+	s, err := e.state(ctx, h, h.stop.Processor, false)
+	if err != nil {
+		return temp{}, false
+	}
+	t := temp{thread: h.stop.Thread, sp: a.SP(s.Context)}
+	if a.Machine == kdproto.MachineARM64 {
+		r, ok := a.Reg("lr")
+		if !ok {
+			return temp{}, false
+		}
+		v, ok := r.Get(s)
+		t.addr = v.Lo
+		return t, ok && t.addr != 0
+	}
+	d, err := e.read(ctx, h, a, Virtual, t.sp, a.PointerSize)
+	if err != nil || !d.Complete() {
+		return temp{}, false
+	}
+	t.addr, t.sp = a.Canon(uintOf(d.Bytes)), t.sp+uint64(a.PointerSize)
+	return t, true
+}
+
 func (u StepUntil) matches(k disasm.Kind) bool {
 	switch u {
 	case StepToReturn:
@@ -494,6 +564,8 @@ func (u StepUntil) matches(k disasm.Kind) bool {
 		return k == disasm.Call || k == disasm.Ret
 	case StepToBranch, StepTaken:
 		return transfers(k)
+	case StepLine:
+		return false
 	}
 	return true
 }
@@ -525,7 +597,7 @@ func (e *Engine) judgeModule(ctx context.Context, h *halt, m *motion) verdict {
 	if unload {
 		e.moduleGone(ctx, mod.Base)
 	} else {
-		e.placeAgain()
+		e.placeAt(ctx, h, name)
 	}
 	e.tellConfig(ctx)
 	want := gone

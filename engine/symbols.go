@@ -161,14 +161,7 @@ func (s *symbolSet) Lookup(ctx context.Context, name string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, static := range []bool{false, true} {
-		for i := range list {
-			if list[i].HasAddress() && list[i].Static == static {
-				return list[i].Addr, nil
-			}
-		}
-	}
-	return 0, fmt.Errorf("%s has no address", list[0].Full())
+	return place(name, list)
 }
 
 // Name implements Symbols.
@@ -198,7 +191,7 @@ func (s *symbolSet) SymbolFile(ctx context.Context, m Module) sym.File {
 // Headers implements symbols.Target: headers, debug directories and what they
 // point to, of all modules together, an exchange for each of the three steps.
 func (s *symbolSet) Headers(ctx context.Context, mods []symbols.Module) ([]*symbols.Header, error) {
-	h, a, err := s.e.view()
+	h, a, err := s.e.viewFor(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -592,3 +592,66 @@ func (h *handle) X86Frame(rva uint32) (out sym.X86Frame, ok bool, err error) {
 	err = h.with(func(f sym.File) (err error) { out, ok, err = f.X86Frame(rva); return err })
 	return out, ok && err == nil, err
 }
+
+// After finds the symbol that follows an address in its module. It loads the
+// symbols of the module; ok is false without any.
+func (s *Set) After(ctx context.Context, addr uint64) (x Symbol, ok bool, err error) {
+	s.mu.Lock()
+	m := s.around(addr)
+	s.mu.Unlock()
+	if m == nil {
+		return x, false, nil
+	}
+	err = s.use(ctx, m.Base, func(f *opened) error {
+		rva := uint32(addr - f.base)
+		var best sym.Symbol
+		take := func(c sym.Symbol, found bool, err error) {
+			if err == nil && found && c.RVA > rva && (!ok || c.RVA < best.RVA) {
+				best, ok = c, true
+			}
+		}
+		if fast, is := f.File.(interface {
+			After(rva uint32) (sym.Symbol, bool, error)
+		}); is {
+			take(fast.After(rva))
+		} else {
+			for c, err := range f.Symbols(func(string) bool { return true }) {
+				if err == nil {
+					err = ctx.Err()
+				}
+				if err != nil {
+					return err
+				}
+				take(c, c.Kind != sym.Constant && c.Kind != sym.TypeDef, nil)
+			}
+		}
+		// What is visible in one source file only is behind the end of what is here,
+		// and of what fills the gap.
+		at, stop := rva, rva+maxGap
+		if ok {
+			stop = best.RVA
+		}
+		if here, found, err := f.ByRVA(rva); err == nil && found && here.RVA <= rva && rva-here.RVA < here.Size {
+			at = here.RVA + here.Size
+		}
+		for _, align := range []uint32{1, 4, 8, 16, 32} {
+			if to := (at + align - 1) &^ (align - 1); to > rva && to < stop {
+				take(f.ByRVA(to))
+			}
+		}
+		// The name that ByRVA prefers at that place.
+		if ok {
+			own, found, err := f.ByRVA(best.RVA)
+			if err == nil && found && own.RVA == best.RVA {
+				best = own
+			}
+			x = f.symbol(best)
+		}
+		return nil
+	})
+	return x, ok && err == nil, err
+}
+
+// maxGap is how far behind a function After looks for the next one, in bytes, where
+// no other symbol follows.
+const maxGap = 4096

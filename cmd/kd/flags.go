@@ -45,6 +45,7 @@ type flags struct {
 	symbols    string   // -y
 	images     string   // -i
 	sources    string   // -srcpath
+	lines      bool     // -lines
 	loadAll    bool     // -s
 }
 
@@ -79,8 +80,8 @@ func options() []option {
 		{[]string{"server"}, "<transport>", "share the session at a door, as .server does; may be given again", nil, func(f *flags, v string) { f.doors = append(f.doors, v) }},
 		{[]string{"remote"}, "<transport>", "join a session that another debugger shares; goes with -c, -clines, -bonc, -json and -passwordfile", nil, func(f *flags, v string) { f.remote = &v }},
 		{[]string{"clines"}, "<n>", "lines of history for those who join later; with -remote: wanted", nil, func(f *flags, v string) { f.clinesText = v }},
-		{[]string{"audit"}, "<file>", "append who joined and who ran what, as JSON lines", nil, func(f *flags, v string) { f.audit = v }},
 		{[]string{"as"}, "<name>", "with -remote: the name that the others see (machine\\user)", nil, func(f *flags, v string) { f.as = v }},
+		{[]string{"audit"}, "<file>", "append who joined and who ran what, as JSON lines", nil, func(f *flags, v string) { f.audit = v }},
 		{[]string{"passwordfile"}, "<file>", "its first line is the password for server=@{}, -server and -remote without one (else OPENKD_PASSWORD)", nil, func(f *flags, v string) { f.password = v }},
 		{[]string{"QR"}, "<machine>", "list the servers of a machine, or of the local network; goes with -json alone", nil, func(f *flags, v string) { f.servers = &v }},
 		{[]string{"keygen"}, "", "make a key for network debugging and print what to type on both sides", func(f *flags) { f.keygen = true }, nil},
@@ -88,7 +89,8 @@ func options() []option {
 		{[]string{"hostip"}, "<address>", "this machine's address for -keygen, as the target reaches it", nil, func(f *flags, v string) { f.hostip = v }},
 		{[]string{"y"}, "<path>", "symbol path, as in .sympath; before what _NT_SYMBOL_PATH says", nil, func(f *flags, v string) { f.symbols = v }},
 		{[]string{"i"}, "<path>", "image path, as in .exepath", nil, func(f *flags, v string) { f.images = v }},
-		{[]string{"srcpath"}, "<path>", "source path, as in .srcpath", nil, func(f *flags, v string) { f.sources = v }},
+		{[]string{"srcpath"}, "<path>", "source path, as in .srcpath; before what _NT_SOURCE_PATH says", nil, func(f *flags, v string) { f.sources = v }},
+		{[]string{"lines"}, "", "show lines of source beside names, as .lines -e does", func(f *flags) { f.lines = true }, nil},
 		{[]string{"s"}, "", "load the symbols of all modules at the first stop", func(f *flags) { f.loadAll = true }, nil},
 		{[]string{"version"}, "", "print the version", func(f *flags) { f.version = true }, nil},
 		{[]string{"?", "h", "help"}, "", "print this", func(f *flags) { f.help = true }, nil},
@@ -103,7 +105,6 @@ var later = map[string]string{
 	"secure":   "Secure Mode is not there yet",
 	"noshell":  "there is no .shell, so -noshell has nothing to forbid",
 	"ee":       "only the MASM evaluator is there",
-	"lines":    "source lines are not there yet",
 	"p":        "kd debugs kernels; processes are not supported",
 	"cfr":      "a script that runs again after each restart (-cfr) is not there yet; use -cf",
 	"logau":    "UTF-16 logs are not written; use -loga",

@@ -15,13 +15,15 @@ type symbolFiles struct {
 	finder  *symbols.Finder
 	symbols symbols.Path
 	images  symbols.Path
+	sources string
+	lines   bool
 	s       *command.Session // shows what happens; set before the session runs
 }
 
 // newSymbolFiles reads paths. What cannot be used in them is told and left out.
 func newSymbolFiles(f *flags, getenv func(string) string, tell func(string)) (*symbolFiles, error) {
 	env := symbols.FromEnvironment(getenv)
-	sf := &symbolFiles{}
+	sf := &symbolFiles{sources: strings.Trim(f.sources+";"+getenv("_NT_SOURCE_PATH"), ";"), lines: f.lines}
 	parse := func(from, text string) symbols.Path {
 		p, err := symbols.ParsePath(text)
 		if err != nil {
@@ -52,6 +54,7 @@ func newSymbolFiles(f *flags, getenv func(string) string, tell func(string)) (*s
 // use gives an engine its symbols. The Set is closed by the caller.
 func (sf *symbolFiles) use(e *engine.Engine, s *command.Session) *symbols.Set {
 	sf.s = s
+	s.SetSources(sf.sources, sf.lines)
 	set := e.UseSymbols(sf.finder)
 	set.SetPaths(sf.symbols, sf.images)
 	return set

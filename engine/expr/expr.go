@@ -20,6 +20,7 @@ package expr
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -30,9 +31,13 @@ type Env interface {
 	// Register returns a register of the current processor by any spelling of
 	// its name. 32-bit values come sign-extended. false: no such register.
 	Register(name string) (uint64, bool, error)
-	// Symbol returns the address of "module!name", "!name", "name", or the base
-	// of a module. false: not known.
+	// Symbol returns the address of "module!name", "!name", "name", of the local
+	// variable "$!name", or the base of a module. false: not known. The error is
+	// an *Unknown where it can be said why.
 	Symbol(name string) (uint64, bool, error)
+	// Line returns the address of a source line, "module!file:line", of which the
+	// module may be missing, the file, or the line.
+	Line(place string) (uint64, error)
 	// Pseudo returns the pseudo-register name, "$" included, in lower case.
 	// false: no such pseudo-register.
 	Pseudo(name string) (uint64, bool, error)
@@ -44,6 +49,14 @@ type Env interface {
 	// PointerSize is 4 or 8 bytes.
 	PointerSize() int
 }
+
+// Unknown is why a name means nothing.
+type Unknown struct {
+	Why       string
+	Ambiguous bool // it means too much
+}
+
+func (e *Unknown) Error() string { return e.Why }
 
 // Cpp is implemented by an Env that knows the other evaluator too.
 type Cpp interface {
@@ -76,12 +89,14 @@ const (
 	Memory                  // memory that cannot be read
 	Overflow                // a number of more than 64 bits
 	Unsupported             // needs what is not there (types, symbols)
+	Ambiguous               // a name means several things
 )
 
 var words = [...]string{
 	Syntax: "Syntax error", Missing: "Numeric expression missing", Extra: "Extra character error",
 	Resolve: "Couldn't resolve error", Operand: "Operand error", Memory: "Memory access error",
 	Overflow: "Overflow error", Unsupported: "Couldn't resolve error",
+	Ambiguous: "Ambiguous symbol error",
 }
 
 // Words are those that WinDbg uses for the kind.
@@ -346,6 +361,8 @@ func (p *parser) unary() (uint64, error) {
 		return p.bracket(map[byte]byte{'(': ')', '[': ']'}[c])
 	case c == '\'':
 		return p.char()
+	case c == '`':
+		return p.line()
 	case c == '.':
 		if p.i+1 < len(p.s) && isWord(p.s[p.i+1]) {
 			break
@@ -406,12 +423,103 @@ func (p *parser) scan() string {
 			}
 			continue
 		}
+		if c == '`' && i > p.i && (p.s[i-1] == '!' || p.s[i-1] == ':') {
+			// nt!`anonymous namespace'::name
+			if n := strings.IndexByte(p.s[i:], '\''); n > 0 {
+				i += n + 1
+				continue
+			}
+		}
 		if !isWord(c) {
 			break
 		}
 		i++
 	}
 	return p.s[p.i:i]
+}
+
+// longer are the names that w may be the beginning of, the longest first: with
+// what follows it in angle brackets, or with an operator's signs. They end a name
+// and begin an operator of the language alike, so symbols decide.
+func (p *parser) longer(w string) (out []string) {
+	if !strings.Contains(w, "!") {
+		return nil
+	}
+	end := p.i + len(w)
+	for range 16 {
+		n := end
+		if strings.HasSuffix(p.s[p.i:end], "operator") {
+			for n < len(p.s) && n < end+3 && strings.IndexByte("=!<>+-*/%&|^~[](),", p.s[n]) >= 0 {
+				n++
+				out = append(out, p.s[p.i:n])
+			}
+		} else if n < len(p.s) && p.s[n] == '<' {
+			if n = closing(p.s, n); n < 0 {
+				break
+			}
+			out = append(out, p.s[p.i:n])
+		}
+		if n == end {
+			break
+		}
+		if end = n; strings.HasPrefix(p.s[end:], "::") {
+			rest := parser{s: p.s, i: end}
+			end += len(rest.scan())
+			out = append(out, p.s[p.i:end])
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int { return len(b) - len(a) })
+	return out
+}
+
+// closing finds the end of the angle brackets that begin at i; -1: there is none.
+func closing(s string, i int) int {
+	depth := 0
+	for ; i < len(s); i++ {
+		switch s[i] {
+		case '<':
+			depth++
+		case '>':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case ';', '"':
+			return -1
+		}
+	}
+	return -1
+}
+
+// line is a place in a source file between back-ticks.
+func (p *parser) line() (uint64, error) {
+	at := p.i
+	text, _, ok := strings.Cut(p.s[at+1:], "`")
+	if !ok {
+		return 0, p.fail(Syntax, at, "the closing back-tick of `file:line` is missing")
+	}
+	v, err := p.env.Line(strings.TrimSpace(text))
+	if err != nil {
+		return 0, p.unknown(at, text, err)
+	}
+	p.i = at + len(text) + 2
+	return v, nil
+}
+
+// unknown says why a name means nothing. Errors that are not about the name stay
+// what they are.
+func (p *parser) unknown(at int, name string, err error) error {
+	var u *Unknown
+	if !errors.As(err, &u) {
+		return p.wrap(Resolve, at, err)
+	}
+	k := Resolve
+	if u.Ambiguous {
+		k = Ambiguous
+	}
+	if len(name) > 60 {
+		name = strings.ToValidUTF8(name[:57], "") + "..."
+	}
+	return &Error{Kind: k, Pos: at, Near: name, Help: u.Why}
 }
 
 // common x86 registers need no `@` and come before symbols.
@@ -506,21 +614,52 @@ func (p *parser) name(w string) (uint64, error) {
 		}
 		return p.env.Register(strings.ToLower(w))
 	}
-	ask := []func() (uint64, bool, error){func() (uint64, bool, error) { return p.env.Symbol(w) }, register}
+	var why error
+	symbol := func(name string) (uint64, bool, error) {
+		v, ok, err := p.env.Symbol(name)
+		var u *Unknown
+		if errors.As(err, &u) {
+			// It may be a register; but a name of several things is a symbol.
+			if why == nil {
+				why = err
+			}
+			if !u.Ambiguous {
+				err = nil
+			}
+		}
+		return v, ok, err
+	}
+	for _, name := range p.longer(w) {
+		if v, ok, err := symbol(name); err != nil {
+			return 0, p.unknown(at, name, err)
+		} else if ok {
+			p.i += len(name)
+			return v, nil
+		}
+	}
+	why = nil
+	ask := []func() (uint64, bool, error){func() (uint64, bool, error) { return symbol(w) }, register}
 	if common[strings.ToLower(w)] {
 		ask[0], ask[1] = ask[1], ask[0]
 	}
 	for _, f := range ask {
 		v, ok, err := f()
 		if err != nil {
-			return 0, p.wrap(Resolve, at, err)
+			return 0, p.unknown(at, w, err)
 		}
 		if ok {
 			p.i += len(w)
 			return v, nil
 		}
 	}
-	return 0, p.fail(Resolve, at, "no number in base %d, no register, no module and no symbol that is known", p.radix)
+	var u *Unknown
+	switch {
+	case !errors.As(why, &u):
+		return 0, p.fail(Resolve, at, "no number in base %d, no register, no module and no symbol that is known", p.radix)
+	case !strings.Contains(w, "!"):
+		why = &Unknown{Why: fmt.Sprintf("no number in base %d, no register and no module; %s", p.radix, u.Why)}
+	}
+	return 0, p.unknown(at, w, why)
 }
 
 // at is a word with `@` in front.
@@ -533,7 +672,7 @@ func (p *parser) at(w string) (uint64, error) {
 		}
 		v, ok, err := p.env.Symbol(name)
 		if err != nil {
-			return 0, p.wrap(Resolve, at, err)
+			return 0, p.unknown(at, name, err)
 		}
 		if !ok {
 			return 0, p.fail(Resolve, at, "no symbol of that name is known")
@@ -572,7 +711,15 @@ func (p *parser) dollar(w string) (uint64, error) {
 		return p.call(at, low, f)
 	}
 	if strings.HasPrefix(w, "$!") {
-		return 0, p.fail(Unsupported, at, "local variables need the symbols of the function")
+		v, ok, err := p.env.Symbol(w)
+		if err != nil {
+			return 0, p.unknown(at, w, err)
+		}
+		if !ok {
+			return 0, p.fail(Resolve, at, "the current function has no variable of that name that is known and in memory")
+		}
+		p.i += len(w)
+		return v, nil
 	}
 	v, err := p.pseudo(at, low)
 	if err == nil {

@@ -21,8 +21,22 @@ func (f fake) Register(n string) (uint64, bool, error) {
 }
 
 func (f fake) Symbol(n string) (uint64, bool, error) {
-	v, ok := map[string]uint64{"nt": 0xfffff80000000000, "nt!Foo": 0xfffff80000001000, "cl": 0x99, "eax": 1, "a::~b": 2}[n]
+	switch n {
+	case "two!Foo":
+		return 0, false, &Unknown{Why: "it is there twice", Ambiguous: true}
+	case "rsp", "nt!None", "$!gone":
+		return 0, false, &Unknown{Why: "nt has no such symbol"}
+	}
+	v, ok := map[string]uint64{"nt": 0xfffff80000000000, "nt!Foo": 0xfffff80000001000, "cl": 0x99, "eax": 1, "a::~b": 2,
+		"m!T<int>": 3, "m!T<A<B>>::f": 4, "m!C::operator<": 5, "m!C::operator<<": 6, "m!`anonymous namespace'::x": 7, "m!T": 8, "$!local": 9}[n]
 	return v, ok, nil
+}
+
+func (f fake) Line(place string) (uint64, error) {
+	if place == "nt!a.c:12" {
+		return 0x5000, nil
+	}
+	return 0, &Unknown{Why: "no module has that file"}
 }
 
 func (f fake) Pseudo(n string) (uint64, bool, error) {
@@ -87,6 +101,10 @@ func TestEval(t *testing.T) {
 		{"@cl", 16, 7}, {"efl", 16, 0x246},
 		{"nt", 16, 0xfffff80000000000}, {"nt+1000", 16, 0xfffff80000001000}, {"nt!Foo", 16, 0xfffff80000001000}, {"nt!Foo!=0", 16, 1},
 		{`@!"nt!Foo"`, 16, 0xfffff80000001000}, {"a::~b", 16, 2},
+		// Names with brackets and operators, where there are such.
+		{"m!T<int>", 16, 3}, {"m!T<int>+1", 16, 4}, {"m!T<A<B>>::f", 16, 4}, {"m!C::operator<", 16, 5}, {"m!C::operator<<", 16, 6}, {"m!C::operator< < 6", 16, 1},
+		{"m!T<9", 16, 1}, {"m!T<9>0", 16, 1}, {"m!`anonymous namespace'::x", 16, 7}, {"$!local + 1", 16, 10}, {"@$!local", 16, 9}, {"rsp", 16, 0x1000},
+		{"`nt!a.c:12`", 16, 0x5000}, {"` nt!a.c:12 ` + 1", 16, 0x5001}, {"fffff800`00000000", 16, 0xfffff80000000000},
 		{".", 16, 0x4000}, {".+1", 16, 0x4001}, {"$ip", 16, 0x4000}, {"@$ip", 16, 0x4000}, {"@$t0 * 2", 16, 10}, {"$RA", 16, 6},
 		{"'A'", 16, 65}, {"@@masm(1+1)", 16, 2}, {"@@MASM( 2 )*2", 16, 4},
 		{`$scmp("a","b")`, 16, ^uint64(0)}, {`$scmp("a","a")`, 16, 0}, {`$sicmp("A","a")`, 16, 0}, {`$scmp("A" , "a")`, 16, ^uint64(0)},
@@ -129,7 +147,13 @@ func TestErrors(t *testing.T) {
 		{"1ffffffffffffffff", 0, "Overflow error at '1ffffffffffffffff'"},
 		{"and 1", 0, "Numeric expression missing from 'and'"},
 		{"@@c++(1)", 0, "Couldn't resolve error at '@@c': there is no C++ evaluator here"},
-		{"$!local", 0, "Couldn't resolve error at '$!local': local variables"},
+		{"$!none", 0, "Couldn't resolve error at '$!none': the current function"},
+		{"$!gone", 0, "Couldn't resolve error at '$!gone': nt has no such symbol"},
+		{"1+nt!None", 2, "Couldn't resolve error at 'nt!None': nt has no such symbol"},
+		{"two!Foo", 0, "Ambiguous symbol error at 'two!Foo': it is there twice"},
+		{`@!"two!Foo"`, 0, "Ambiguous symbol error at 'two!Foo': it is there twice"},
+		{"`b.c:1`", 0, "Couldn't resolve error at 'b.c:1': no module has that file"},
+		{"`b.c:1", 0, "Syntax error at '`b': the closing back-tick"},
 		{"$fnsucc(1,2,3)", 0, "Couldn't resolve error at '$fnsucc'"},
 		{"$scmp(1,2)", 6, "Syntax error at '1': $scmp compares strings"},
 		{"$vvalid(1)", 9, "Syntax error at ')': $vvalid takes 2 arguments"},
