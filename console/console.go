@@ -117,11 +117,12 @@ type console struct {
 	trace   bool
 	greeted bool         // the banner was shown; of the goroutine of render
 	stage   target.Stage // the last one told
+	noticed time.Time    // when the last notice came
 
 	farewell string // what those are told who share the session
 
-	stands   bool   // a prompt is shown, see promptStands
-	again    func()
+	stands  bool // a prompt is shown, see promptStands
+	again   func()
 	failed  atomic.Bool // a command failed
 	pending []string    // -cf and -c, not run yet
 }
@@ -659,7 +660,7 @@ func (k *console) hints() {
 			return
 		}
 		k.mu.Lock()
-		stage, met := k.stage, k.met
+		stage, met, noticed := k.stage, k.met, k.noticed
 		if !k.hinted && time.Since(begun) >= hintAfter {
 			k.hinted = true
 			poke(k.changed)
@@ -668,7 +669,8 @@ func (k *console) hints() {
 		if stage != at {
 			at, since = stage, time.Now()
 		}
-		if text := hints[stage]; !met && !told[stage] && text != "" && time.Since(since) >= hintAfter {
+		// What was said in this stage comes from who is nearer to the line.
+		if text := hints[stage]; !met && !told[stage] && text != "" && time.Since(since) >= hintAfter && noticed.Before(since.Add(-time.Second)) {
 			told[stage] = true
 			k.say("%s\n", text)
 		}
@@ -852,6 +854,8 @@ func (k *console) Event(ev engine.Event) {
 		k.lost = true
 	case target.EventStage:
 		k.stage = ev.Stage
+	case target.EventNotice:
+		k.noticed = time.Now()
 	case target.EventPrompt:
 		p := ev.Event
 		k.prompt = &p
