@@ -128,11 +128,11 @@ func (s *stage) show(text string) string {
 // TestBounds: scripts that ask for too much end with one message that says where
 // they were, quickly and without the memory they asked for.
 func TestBounds(t *testing.T) {
-	lim := Limits{Steps: 3_000_000, Memory: 64 << 20, Output: 64 << 10, Depth: 100, Time: 20 * time.Second}
+	lim := Limits{Steps: 1_000_000, Memory: 64 << 20, Output: 64 << 10, Depth: 100, Time: 20 * time.Second}
 	s := newStage(t, Options{Limits: lim})
 	deep := "x = " + strings.Repeat("[", 300) + strings.Repeat("]", 300)
 	for _, c := range []struct{ script, want string }{
-		{"while True:\n    pass", "play.star:1:1: in <toplevel>: the script was ended: it has made 3000000 steps"},
+		{"while True:\n    pass", "play.star:1:1: in <toplevel>: the script was ended: it has made 1000000 steps"},
 		{"for i in range(10000000):\n    x = i", "steps"},
 		{"x = [i for i in range(10000000)]", "the script was ended"},
 		{`x = "a" * (1 << 40)`, "the string would be longer than 4 MiB"},

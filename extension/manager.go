@@ -92,6 +92,8 @@ type Manager struct {
 	current *invocation // the innermost script that runs
 	epoch   uint64      // counts what scripts may have changed in the target
 	fields  map[fieldKey]fieldInfo
+	grace   time.Duration  // that a script has to end when it is told to
+	stuck   sync.WaitGroup // scripts that were given up and have not ended
 
 	events eventQueue
 }
@@ -149,7 +151,7 @@ func New(e *engine.Engine, host Host, opt Options) *Manager {
 	}
 	m := &Manager{
 		e: e, host: host, opt: opt, path: opt.Path, state: map[string]*starlark.Dict{},
-		api: Functions(), byName: map[string]*Func{}, fields: map[fieldKey]fieldInfo{},
+		api: Functions(), byName: map[string]*Func{}, fields: map[fieldKey]fieldInfo{}, grace: grace,
 	}
 	for _, f := range m.api {
 		m.byName[f.Name] = f
@@ -739,9 +741,11 @@ func (m *Manager) run(ctx context.Context, x *Extension, callback bool, f func(t
 				given = time.Time{}
 			case given.IsZero():
 				given = time.Now()
-			case time.Since(given) > grace:
-				// It hangs in one step of the interpreter, where it changes nothing
-				// but values of its own. It ends when that step does.
+			case time.Since(given) > m.grace:
+				// It hangs in one step of the interpreter, which can last for years
+				// and where it changes nothing but values of its own. It ends when
+				// that step does, or with the program.
+				m.stuck.Go(func() { <-done })
 				m.drop(context.WithoutCancel(ctx), dying(x), nil)
 				return nil, fmt.Errorf("%s: %w", x.Name, errStuck)
 			}

@@ -349,7 +349,7 @@ func declare(c *invocation, a args) (any, error) {
 	if name == "" {
 		name = f.Name()
 	}
-	ok := name != "" && len(name) <= 64
+	ok := name != "" && name != "lambda" && len(name) <= 64
 	for _, r := range name {
 		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_')
 	}

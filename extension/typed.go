@@ -51,7 +51,7 @@ var (
 const maxTyped = 64 << 10
 
 func (m *Manager) printer(f sym.File) *types.Printer {
-	return &types.Printer{File: f, PointerSize: m.pointerSize()}
+	return &types.Printer{File: f, PointerSize: m.pointerSize(), Symbol: m.e.Name}
 }
 
 // resolve looks through typedefs and const.
