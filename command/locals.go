@@ -73,7 +73,7 @@ func cmdLocals(c *Call) error {
 	}
 	if err != nil {
 		if errors.Is(err, engine.ErrNoLocals) {
-			return fmt.Errorf("Unable to enumerate locals: %s.\nPrivate symbols (symbols.pri) are required for locals", upper(strings.TrimPrefix(err.Error(), engine.ErrNoLocals.Error()+": ")))
+			return phrased(fmt.Sprintf("Unable to enumerate locals: %s\nPrivate symbols (symbols.pri) are required for locals.", strings.TrimPrefix(err.Error(), engine.ErrNoLocals.Error()+": ")))
 		}
 		return err
 	}

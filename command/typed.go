@@ -824,7 +824,7 @@ func cmdNatural(c *Call) error {
 		return c.Syntax("")
 	}
 	if objectModel(args) {
-		return errors.New("dx shows values and their fields here; the debugger's object model (Debugger, @$curprocess, LINQ) is not there. !process, lm, k and scripts have what is in it")
+		return phrased("Error: dx shows values and their fields; the debugger's object model (Debugger, @$curprocess, LINQ) is not there. lm, k, dt and scripts (.scriptload) tell what it would")
 	}
 	text := args
 	for i := strings.LastIndexByte(text, ','); i > 0; i = strings.LastIndexByte(text, ',') {

@@ -429,7 +429,7 @@ func (c *Call) findType(r *typeRequest) (subject, error) {
 	}
 	if ok {
 		s := subject{t: t}
-		if !strings.Contains(base, "!") && t.Module != "" {
+		if !strings.Contains(base, "!") && t.Module != "" && (t.HasMembers() || t.Kind == sym.Enum) {
 			s.header = t.Module + "!" + cmp.Or(t.Name, base)
 		}
 		return s, nil
@@ -544,14 +544,13 @@ func (c *Call) noType(name string, err error) error {
 	case !ok:
 		fmt.Fprintf(&b, " There is no module %s (lm lists them).", clip(mod, 40))
 	case st.State == symbols.PDB || st.State == symbols.InImage:
-		fmt.Fprintf(&b, " %s has %s", st.Name, strings.TrimSpace(st.String()))
 		if !st.Private {
-			b.WriteString(", which names no types but public ones")
+			b.WriteString(" The symbols are public ones.")
 		}
-		b.WriteString(".")
 		if !strings.Contains(name, "!") {
-			b.WriteString(" Other modules count when their symbols are loaded: write module!name.")
+			b.WriteString(" It was looked for in nt and where symbols are loaded; write module!name for others.")
 		}
+		fmt.Fprintf(&b, "\n%-10s %s", st.Name, strings.TrimSpace(st.String()))
 	default:
 		fmt.Fprintf(&b, " %s has no symbol file, so that its types are not known", st.Name)
 		if st.State == symbols.Exports {
@@ -618,6 +617,10 @@ func (c *Call) typeValue(r *typeRequest, t types.Type, v cexpr.Value) error {
 	if o.Verbose && of.HasMembers() {
 		c.Printf("%s\n", p.Headline(of))
 	}
+	if t.Kind == sym.Func {
+		c.Printf("%s\n", t.C(types.Model))
+		return nil
+	}
 	show := func(w *bytes.Buffer, m types.Memory) error {
 		o := o
 		o.Memory = m
@@ -664,11 +667,10 @@ func (c *Call) typeValue(r *typeRequest, t types.Type, v cexpr.Value) error {
 		return err
 	}
 	if v.Data == nil {
-		po := o
-		if of.Kind != t.Kind {
-			po.Depth++
+		size, then := p.Plan(of, o)
+		if of.Kind != t.Kind { // behind a pointer
+			size, then = int(t.Size), []types.Deref{{Len: size, Then: then}}
 		}
-		size, then := p.Plan(t, po)
 		if named && arrays > 0 && t.Kind != sym.Array {
 			size = int(min(uint64(arrays)*t.Size, 1<<20))
 		}
@@ -795,7 +797,7 @@ func (c *Call) typeAt(r *typeRequest) error {
 	}
 	c.Printf("%s\n", x.Full())
 	if v.Type.Kind == sym.Func {
-		c.Printf("%s\n", strings.TrimSpace(c.printer(v.Type).TypeName(v.Type, r.o.Verbose)))
+		c.Printf("%s\n", v.Type.C(types.Model))
 		return nil
 	}
 	return c.typeValue(r, v.Type, v)
@@ -1000,8 +1002,8 @@ func findChain(t types.Type, field string) (chain, error) {
 
 // nodesOf walks a list from the node at addr, which comes first, at most n of
 // them, and reads what pieces say of every node. why says how the list ended if that
-// was not at its beginning or a null pointer.
-func (s *Session) nodesOf(ctx context.Context, addr uint64, ch chain, n int, ranges []target.Piece) (nodes []uint64, why string, err error) {
+// was not at its beginning or a null pointer. first is read beside it.
+func (s *Session) nodesOf(ctx context.Context, addr uint64, ch chain, n int, ranges []target.Piece, first ...engine.Want) (nodes []uint64, why string, err error) {
 	p := s.pointerSize()
 	nodes = []uint64{addr}
 	if n <= 1 {
@@ -1010,7 +1012,7 @@ func (s *Session) nodesOf(ctx context.Context, addr uint64, ch chain, n int, ran
 	n = min(n, target.MaxNodes)
 	if ch.link == ch.base && ch.link < 1<<31 {
 		// Pointers lead to pointers: the whole chase is one request.
-		more, end, err := s.Engine.Chase(ctx, target.List{Head: addr + ch.link, LinkOffset: uint32(ch.link), Pointer: uint8(p), MaxNodes: uint32(n - 1), Pieces: ranges})
+		more, end, err := s.Engine.Chase(ctx, target.List{Head: addr + ch.link, LinkOffset: uint32(ch.link), Pointer: uint8(p), MaxNodes: uint32(n - 1), Pieces: ranges}, first...)
 		if err != nil {
 			return nodes, "", err
 		}
@@ -1089,13 +1091,12 @@ func (c *Call) typeChain(r *typeRequest, s *subject) error {
 	}
 	p := c.printer(t)
 	o := r.o
-	pieces := c.chainPieces(p, t, o)
-	nodes, why, err := c.S.nodesOf(c.Ctx, c.S.canon(addr), ch, target.MaxNodes, pieces)
+	size, then := p.Plan(t, o)
+	addr = c.S.canon(addr)
+	nodes, why, err := c.S.nodesOf(c.Ctx, addr, ch, target.MaxNodes, c.chainPieces(p, t, o), want(addr, size, then))
 	if err != nil {
 		return err
 	}
-	// The first node was not part of the chase.
-	size, then := p.Plan(t, o)
 	wants := []engine.Want{}
 	for _, n := range nodes {
 		wants = append(wants, want(n, size, then))

@@ -71,6 +71,11 @@ func (e *Engine) Fetch(ctx context.Context, wants ...Want) error {
 	if err != nil {
 		return err
 	}
+	_, err = e.newFetcher(ctx, h, a, wants).run()
+	return err
+}
+
+func (e *Engine) newFetcher(ctx context.Context, h *halt, a *arch.Arch, wants []Want) *fetcher {
 	v := e.newView(ctx, h, a)
 	f := &fetcher{v: v, ps: a.PointerSize, left: maxFollowed, bytes: maxFetchBytes}
 	if v.slow {
@@ -79,7 +84,7 @@ func (e *Engine) Fetch(ctx context.Context, wants ...Want) error {
 	for _, w := range wants {
 		f.want(w)
 	}
-	return f.run()
+	return f
 }
 
 // chase is a request for what the pointer at head leads to.
@@ -151,7 +156,8 @@ func (f *fetcher) follow(head uint64, d Deref) {
 	}
 }
 
-func (f *fetcher) run() error {
+// run asks for what was noted, and for more beside it, whose answers it returns.
+func (f *fetcher) run(more ...target.Request) ([]target.Reply, error) {
 	v := f.v
 	unit := uint64(pageSize)
 	if v.slow {
@@ -164,7 +170,7 @@ func (f *fetcher) run() error {
 	}
 	v.h.mu.Unlock()
 	reads := len(batch)
-	f.chases = f.chases[:min(len(f.chases), max(target.MaxBatch-reads, 0))]
+	f.chases = f.chases[:min(len(f.chases), max(target.MaxBatch-reads-len(more), 0))]
 	for _, c := range f.chases {
 		l := &target.List{Head: v.a.Canon(c.head), Pointer: uint8(f.ps), MaxNodes: 1}
 		for off := 0; off < c.d.Len; off += target.MaxPiece {
@@ -175,12 +181,13 @@ func (f *fetcher) run() error {
 		}
 		batch = append(batch, target.Request{Op: target.OpFollow, List: l})
 	}
+	batch = append(batch, more...)
 	if len(batch) == 0 {
-		return nil
+		return nil, nil
 	}
 	replies, err := v.e.do(v.ctx, v.h, batch...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	v.e.mu.Lock()
 	limit := v.e.cacheSize
@@ -194,7 +201,7 @@ func (f *fetcher) run() error {
 	for i, c := range f.chases {
 		f.take(c, replies[reads+i])
 	}
-	return nil
+	return replies[len(replies)-len(more):], nil
 }
 
 // take puts what a chase has brought into the cache. Pieces that could not be
@@ -242,8 +249,9 @@ type ChaseEnd struct {
 
 // Chase follows a list next to the line, in one exchange, and makes known what it
 // has read of the nodes. The nodes come in order; where the pieces are read that
-// pointers lead to, the node must be among the pieces in front of them.
-func (e *Engine) Chase(ctx context.Context, l target.List) (nodes []uint64, end ChaseEnd, err error) {
+// pointers lead to, the node must be among the pieces in front of them. What is
+// wanted beside it comes in the same exchange.
+func (e *Engine) Chase(ctx context.Context, l target.List, beside ...Want) (nodes []uint64, end ChaseEnd, err error) {
 	h, a, err := e.view()
 	if err != nil {
 		return nil, end, err
@@ -251,7 +259,7 @@ func (e *Engine) Chase(ctx context.Context, l target.List) (nodes []uint64, end 
 	l.Head = a.Canon(l.Head)
 	l.Pieces = append(l.Pieces[:min(len(l.Pieces), target.MaxPieces-1):min(len(l.Pieces), target.MaxPieces-1)],
 		target.Piece{Offset: l.LinkOffset, Len: uint32(a.PointerSize)})
-	r, err := e.do(ctx, h, target.Request{Op: target.OpFollow, List: &l})
+	r, err := e.newFetcher(ctx, h, a, beside).run(target.Request{Op: target.OpFollow, List: &l})
 	if err != nil {
 		return nil, end, err
 	}

@@ -974,6 +974,11 @@ func (p *parser) fundamental() (types.Type, bool, error) {
 		}
 		return a, true, nil
 	}
+	for _, w := range []string{"void", "bool", "wchar_t", "float", "double"} {
+		if count[w] > 0 && n > 1 && !(w == "double" && n == 2 && count["long"] == 1) {
+			return types.Type{}, false, p.fail(expr.Syntax, at, "these words make no type")
+		}
+	}
 	switch {
 	case count["void"] == 1 && n == 1:
 		return types.Void, true, nil

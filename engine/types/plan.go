@@ -30,7 +30,7 @@ func (p *Printer) Plan(t Type, o Options) (size int, then []Deref) {
 	if t.HasMembers() {
 		return size, pl.members(t, 0, 0, planDepth, w.all())
 	}
-	return size, pl.value(t, 0, 0, planDepth, nil)
+	return size, pl.value(t, 0, planDepth)
 }
 
 type planner struct {
@@ -73,12 +73,16 @@ func (pl *planner) members(t Type, at uint64, depth, derefs int, list fields) []
 			}
 			off += i * ft.Size
 		}
+		ft = wideBuffer(m, ft)
 		if off > planOffset {
 			continue
 		}
 		opens := len(inside) > 0 || depth < pl.o.Depth
 		switch {
-		case ft.HasMembers() && (opens || pl.o.Blocks) && pl.p.summarised(ft) == 0:
+		case ft.HasMembers() && (opens || pl.o.Blocks):
+			if isString(ft.Name) {
+				out = append(out, pl.value(ft, off, derefs)...)
+			}
 			out = append(out, pl.members(ft, off, depth+1, derefs, inside)...)
 		case opens && ft.Kind == sym.Pointer && !pl.o.Blocks:
 			if to, err := ft.Element(); err == nil && to.HasMembers() && derefs > 0 {
@@ -92,14 +96,14 @@ func (pl *planner) members(t Type, at uint64, depth, derefs int, list fields) []
 			}
 			fallthrough
 		default:
-			out = append(out, pl.value(ft, off, depth, derefs, inside)...)
+			out = append(out, pl.value(ft, off, derefs)...)
 		}
 	}
 	return out
 }
 
 // value is what is read to show a value in one line.
-func (pl *planner) value(t Type, at uint64, depth, derefs int, _ fields) []Deref {
+func (pl *planner) value(t Type, at uint64, derefs int) []Deref {
 	if derefs <= 0 || pl.left <= 0 {
 		return nil
 	}
@@ -107,7 +111,7 @@ func (pl *planner) value(t Type, at uint64, depth, derefs int, _ fields) []Deref
 	switch {
 	case t.Kind == sym.Array && t.Count > 0:
 		if e, err := t.Element(); err == nil && e.Kind == sym.Pointer {
-			return pl.value(e, at, depth, derefs, nil)
+			return pl.value(e, at, derefs)
 		}
 		return nil
 	case t.Kind == sym.Pointer && !pl.o.Blocks:
@@ -117,7 +121,7 @@ func (pl *planner) value(t Type, at uint64, depth, derefs int, _ fields) []Deref
 		}
 		d.Len = n
 		if to.HasMembers() {
-			d.Then = pl.value(to, 0, depth, derefs-1, nil)
+			d.Then = pl.value(to, 0, derefs-1)
 		}
 	case t.HasMembers() && isString(t.Name):
 		d.Offset += uint32(pl.p.PointerSize)

@@ -404,6 +404,7 @@ func (w *walk) member(m *Member, depth int, addr uint64, data []byte, inside fie
 		r.Name += fmt.Sprintf("[%d]", i)
 	}
 	r.Offset = at
+	t = wideBuffer(m, t)
 	var piece []byte
 	if w.o.Memory != nil {
 		piece = cut(data, at, need(t))
@@ -427,6 +428,8 @@ func (w *walk) member(m *Member, depth int, addr uint64, data []byte, inside fie
 	switch {
 	case elements > 0:
 		opened = true
+	case w.o.Memory == nil && m.Kind == sym.VTable:
+		r.Text = fmt.Sprintf("Ptr%d ", 8*w.p.PointerSize)
 	case w.o.Memory == nil:
 		r.Text = w.p.name(t, w.o.Verbose, 0)
 	case m.Kind == sym.VTable:
@@ -448,6 +451,20 @@ func (w *walk) member(m *Member, depth int, addr uint64, data []byte, inside fie
 		return w.open(t, depth+1, addr+at, piece, inside)
 	}
 	return nil
+}
+
+// wideBuffer makes the text of a _UNICODE_STRING text, where a compiler has taken
+// its characters for numbers.
+func wideBuffer(m *Member, t Type) Type {
+	if m.Name != "Buffer" || m.Of.Name != unicodeString || t.Kind != sym.Pointer {
+		return t
+	}
+	if to, err := t.Element(); err != nil || to.Kind != sym.Int || to.Size != 2 {
+		return t
+	}
+	w := WChar
+	t.To = &w
+	return t
 }
 
 // verbose puts what dt -v says of a type in front of a value.

@@ -440,6 +440,9 @@ func textOf(b []byte, size int) string {
 			if c == 0 {
 				break
 			}
+			if c >= 0x7F { // what it means only the target's code page says
+				c = '?'
+			}
 			s.WriteRune(printable(rune(c)))
 		}
 		return s.String()
