@@ -91,7 +91,7 @@ type Config struct {
 	ResendWait time.Duration // the same after a RESEND: 15 ms
 	Retries    int           // transmissions before link.ErrNoAnswer: 20
 	Connect    time.Duration // between connect requests: 500 ms
-	Quiet      time.Duration // without any sign of life until the target is asked for one: 10 s
+	Quiet      time.Duration // without any sign of life until people are told; half of it, until the target is asked: 10 s
 	Silence    time.Duration // without any sign of life until the link ends: 1 min
 	Queue      int           // packets received and not yet fetched: 256
 
@@ -799,7 +799,7 @@ func (h *Host) due() bool {
 	}
 	if c := h.sess; c != nil {
 		quiet := now.Sub(h.heard)
-		if quiet > h.cfg.Quiet && now.Sub(h.probed) > h.cfg.Quiet/3 {
+		if quiet > h.cfg.Quiet/2 && now.Sub(h.probed) > h.cfg.Quiet/4 {
 			// Its offer tells whether it has another debugger now.
 			h.probed = now
 			h.askLocked(c.socket, c.peer, c.protocol)

@@ -16,7 +16,7 @@ import (
 // packets of the soak, both directions together; by hand:
 //
 //	go test ./link/kdnet -run Soak -packets 1000000 -timeout 1h
-var soakPackets = flag.Int("packets", 10_000, "packets of the soak")
+var soakPackets = flag.Int("packets", 3000, "packets of the soak")
 
 // TestSoak exchanges packets while datagrams are lost, changed, doubled and
 // overtaken: no wrong byte, none lost, none twice.
