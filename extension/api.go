@@ -218,7 +218,17 @@ func (f *Func) complete(set []bool) error {
 }
 
 func wrong(p *Param, v starlark.Value) error {
-	return fmt.Errorf("a %s is expected, not a %s", p.Kind, v.Type())
+	return fmt.Errorf("%s is expected, not %s", article(p.Kind.String()), article(v.Type()))
+}
+
+func article(noun string) string {
+	switch {
+	case noun == "bytes", noun == "ranges", noun == "values", noun == "NoneType":
+		return noun
+	case strings.ContainsRune("aeiou", rune(noun[0])):
+		return "an " + noun
+	}
+	return "a " + noun
 }
 
 // bits64 is an int of a script as 64 bits; negative ones as their complement.
@@ -476,7 +486,7 @@ func (c *invocation) jsonArgument(p *Param, v any) (any, error) {
 	case AnyValue, TypedOnly, Function:
 		return nil, fmt.Errorf("only scripts have a %s", p.Kind)
 	}
-	return nil, fmt.Errorf("a %s is expected", p.Kind)
+	return nil, fmt.Errorf("%s is expected", article(p.Kind.String()))
 }
 
 func jsonBits(n json.Number) (uint64, error) {

@@ -144,7 +144,7 @@ func (m *Manager) Hit(ctx context.Context, name string, id int) (goOn bool, err 
 	}
 	b, ok := v.(starlark.Bool)
 	if !ok && v != starlark.None {
-		return false, fmt.Errorf("the callback of breakpoint %d returned a %s: True goes on, False and None stop", id, v.Type())
+		return false, fmt.Errorf("the callback of breakpoint %d returned %s: True goes on, False and None stop", id, article(v.Type()))
 	}
 	return bool(b), nil
 }

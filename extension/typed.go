@@ -176,14 +176,14 @@ func (v *Typed) at(id sym.TypeID, off uint64) (any, error) {
 	size := t.Size
 	switch t.Kind {
 	case sym.Struct, sym.Union:
-		return v.m.typed(v.file, v.module, t, addr, v.part(off, size)), nil
+		return v.m.typed(v.file, v.module, t, addr, v.inside(off, size)), nil
 	case sym.Array:
 		e, err := resolve(v.file, t.Elem)
 		if err != nil {
 			return nil, err
 		}
 		if !isText(e) {
-			return v.m.typed(v.file, v.module, t, addr, v.part(off, size)), nil
+			return v.m.typed(v.file, v.module, t, addr, v.inside(off, size)), nil
 		}
 		b, err := v.bytes(off, min(size, maxTyped))
 		if err != nil {
@@ -269,7 +269,7 @@ func (v *Typed) scalar(t sym.Type, b []byte) (any, error) {
 	return decoded(b, t.Signed), nil
 }
 
-// part is what is known already of a stretch, for the view of a field.
+// part is a stretch that is known already.
 func (v *Typed) part(off, size uint64) []piece {
 	if !v.fresh() {
 		return nil
@@ -280,6 +280,21 @@ func (v *Typed) part(off, size uint64) []piece {
 		}
 	}
 	return nil
+}
+
+// inside is what is known already of a field that is a structure or an array.
+func (v *Typed) inside(off, size uint64) []piece {
+	if !v.fresh() {
+		return nil
+	}
+	var out []piece
+	for _, p := range v.data {
+		from, to := max(p.off, off), min(p.off+uint64(len(p.b)), off+size)
+		if from < to {
+			out = append(out, piece{from - off, p.b[from-p.off : to-p.off]})
+		}
+	}
+	return out
 }
 
 func (v *Typed) fresh() bool {
