@@ -55,6 +55,8 @@ const (
 	opStackValue    = 0x9F
 	opAddrx         = 0xA1
 	opConstx        = 0xA2
+	opEntryValue    = 0xA3
+	opGNUEntryValue = 0xF3
 	opGNUUninit     = 0xF0
 )
 
@@ -69,10 +71,11 @@ type term struct {
 type base uint8
 
 const (
-	baseNone base = iota
-	baseReg       // a register
-	baseCFA       // the canonical frame address
-	baseAddr      // an address in the image as linked
+	baseNone    base = iota
+	baseReg          // a register
+	baseCFA          // the canonical frame address
+	baseAddr         // an address in the image as linked
+	baseUnknown      // what takes the target to know
 )
 
 // frame is what an expression is evaluated for.
@@ -237,6 +240,9 @@ func (fr *frame) step(op byte, c *cursor, stack []term) ([]term, bool) {
 		return push(t)
 	case opCallFrameCFA:
 		return push(term{base: baseCFA})
+	case opEntryValue, opGNUEntryValue:
+		c.bytes(c.uleb())
+		return append(stack, unknown), !c.bad && fr.read == nil
 	}
 	// The others take what is there.
 	n := len(stack)
@@ -257,17 +263,21 @@ func (fr *frame) step(op byte, c *cursor, stack []term) ([]term, bool) {
 		if op == opDerefSize {
 			size = int(c.u8())
 		}
-		if fr.read == nil || top.base != baseNone || size < 1 || size > int(u.addr) {
+		if fr.read == nil {
+			*top = unknown
+			return stack, !c.bad
+		}
+		if top.base != baseNone || size < 1 || size > int(u.addr) {
 			return nil, false
 		}
 		v, err := fr.read(uint64(top.n), size)
 		top.n = int64(v)
 		return stack, err == nil && !c.bad
 	case opNeg, opNot, opAbs:
-		if top.base != baseNone {
-			return nil, false
-		}
 		switch {
+		case top.base != baseNone:
+			*top = unknown
+			return stack, fr.read == nil
 		case op == opNot:
 			top.n = ^top.n
 		case op == opNeg || top.n < 0:
@@ -287,9 +297,14 @@ func (fr *frame) step(op byte, c *cursor, stack []term) ([]term, bool) {
 		return stack, true
 	}
 	t, ok := binaryOp(op, *under, *top)
+	if !ok && t.base == baseUnknown {
+		ok = fr.read == nil
+	}
 	*under = t
 	return stack[:n-1], ok
 }
+
+var unknown = term{base: baseUnknown}
 
 // register pushes what DW_OP_breg names: a register and an offset.
 func (fr *frame) register(n uint64, c *cursor, stack []term) ([]term, bool) {
@@ -317,6 +332,10 @@ func binaryOp(op byte, a, b term) (term, bool) {
 		a.n -= b.n
 		return a, true
 	case a.base != baseNone || b.base != baseNone:
+		switch op {
+		case opAnd, opOr, opXor, opMul, opDiv, opMod, opShl, opShr, opShra, opPlus, opMinus:
+			return unknown, false
+		}
 		return term{}, false
 	}
 	x, y := a.n, b.n

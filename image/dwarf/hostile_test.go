@@ -544,6 +544,12 @@ func TestExpressions(t *testing.T) {
 			{Kind: sym.InRegister, Reg: "rax", PieceSize: 4}, {Kind: sym.CFARelative, Offset: 16, PieceOffset: 8, PieceSize: 8}}},
 		{[]byte{opLit0, opStackValue, opPiece, 4, opBreg0, 1, opStackValue, opPiece, 4}, []sym.Location{
 			{Kind: sym.IsConstant, Value: []byte{0, 0, 0, 0}, PieceSize: 4}}},
+		{[]byte{opReg0, opPiece, 4, opBreg0, 0, opConst1u, 255, opAnd, opStackValue, opPiece, 8, opLit0, opStackValue, opPiece, 1}, []sym.Location{
+			{Kind: sym.InRegister, Reg: "rax", PieceSize: 4}, {Kind: sym.IsConstant, Value: []byte{0}, PieceOffset: 12, PieceSize: 1}}},
+		{[]byte{opEntryValue, 1, opReg0, opStackValue, opPiece, 8, opBreg0, 8, opDeref, opNeg, opPiece, 4, opReg0, opPiece, 4}, []sym.Location{
+			{Kind: sym.InRegister, Reg: "rax", PieceOffset: 12, PieceSize: 4}}},
+		{[]byte{opEntryValue, 1, opReg0, opStackValue}, nil},
+		{[]byte{opEntryValue, 9, opReg0, opStackValue}, nil},
 		{[]byte{opReg0, opPiece, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F}, nil},
 		{[]byte{opLit0, opLit0, opDiv}, nil},
 		{[]byte{opLit0 + 1, opLit0, opMod}, nil},

@@ -97,6 +97,7 @@ var explained = map[string]string{
 	"gdb: same line":         "gdb leaves out a row whose line is that of the row before",
 	"gdb: blocks":            "gdb breaks once for each block of a procedure, we once for the procedure",
 	"gdb: calculated":        "a value that has to be calculated, which llvm-dwarfdump is asked about",
+	"gdb: bits":              "pieces of some bits, such as a structure of bit fields that was taken apart: our model has pieces of bytes",
 	"gdb: no code":           "a label, or a variable of a block that has no code",
 	"gdb: beyond":            "the compiler's range goes beyond the block",
 	"gdb: elsewhere":         "declared in the procedure, defined elsewhere",
@@ -931,6 +932,10 @@ for pc in ask:
 			}
 			if !ok && len(seen) == 0 && strings.HasPrefix(a.text, "static storage") {
 				d.explain("gdb: elsewhere")
+				continue
+			}
+			if !ok && strings.Contains(a.text, "-bit piece") {
+				d.explain("gdb: bits")
 				continue
 			}
 			if !ok && base {

@@ -240,6 +240,12 @@ func (e entry) constant() []sym.Location {
 		b = le.AppendUint64(nil, uint64(v.u))
 	case v.block() && v.form != formExprloc:
 		b = append(b, v.b...)
+	case v.form == formString || v.form == formStrp: // an array of characters
+		s, err := v.str(e.u)
+		if err != nil {
+			return nil
+		}
+		b = append(append(b, s...), 0)
 	default:
 		return nil
 	}
