@@ -50,7 +50,7 @@ func (h *Host) Condition() link.Condition {
 	}
 	hint := fmt.Sprintf("No datagram yet on udp/%d. Usual causes: a firewall here (let UDP port %d in, for all kinds of networks); the target was not booted with bcdedit /debug on and /dbgsettings net to an address of this machine, port:%d; its network adapter is not one that network debugging supports (kdnet.exe there tells).", h.port, h.port, h.port)
 	if h.target.named() {
-		hint = fmt.Sprintf("No datagram yet on udp/%d, though %s is asked twice a second. Usual causes: a firewall on the way; the target is off, or was not booted with bcdedit /debug on and /dbgsettings net, port:%d.", h.port, h.target.text, h.port)
+		hint = fmt.Sprintf("No datagram yet on udp/%d, though %s is asked twice a second. Usual causes: a firewall on the way; the target is off, or was not booted with bcdedit /debug on and /dbgsettings net, port:%d.", h.port, h.target.text, h.target.port)
 	}
 	return link.Condition{Hint: hint}
 }
