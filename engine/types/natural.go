@@ -49,14 +49,14 @@ func (p *Printer) NaturalText(ctx context.Context, t Type, data []byte, o *Natur
 		}
 		v := bitsOf(t, data)
 		if e.Kind == sym.Enum {
-			return e.natural(v, o), true
+			return p.natural(e, v, o), true
 		}
 		if e.Signed && o.Base == 0 && t.BitLen > 0 && t.BitLen < 64 {
 			return fmt.Sprint(int64(v<<(64-t.BitLen)) >> (64 - t.BitLen)), true
 		}
 		return based(v, e.Size, false, o.Base), true
 	case sym.Enum:
-		return t.natural(number(data[:min(t.Size, 8)]), o), true
+		return p.natural(t, number(data[:min(t.Size, 8)]), o), true
 	case sym.Char, sym.WChar, sym.Int:
 		if t.Size > 8 {
 			return wideNumber(data[:t.Size]), true
@@ -108,9 +108,9 @@ func (o *Natural) quoted(s string) string {
 }
 
 // natural is a value of an enumeration in dx's words.
-func (t Type) natural(v uint64, o *Natural) string {
+func (p *Printer) natural(t Type, v uint64, o *Natural) string {
 	n := based(uint64(signed(v, t.Size)), 8, true, o.Base)
-	name, ok := t.enumerator(v)
+	name, ok := p.enumerator(t, v)
 	switch {
 	case !ok:
 		return n
@@ -278,7 +278,7 @@ func (n *naturalWalk) inside(t Type, depth int, addr uint64, data []byte, count 
 	case !t.HasMembers():
 		return nil
 	}
-	members, err := t.Members(false)
+	members, err := n.p.members(t, false)
 	if err != nil {
 		return err
 	}

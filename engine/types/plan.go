@@ -44,7 +44,7 @@ func (pl *planner) members(t Type, at uint64, depth, derefs int, list fields) []
 	if depth > maxDepth {
 		return nil
 	}
-	members, err := t.Members(pl.o.Verbose)
+	members, err := pl.p.members(t, pl.o.Verbose)
 	if err != nil {
 		return nil
 	}

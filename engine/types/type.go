@@ -275,7 +275,7 @@ func (t Type) Members(whole bool) ([]Member, error) {
 	if t.File == nil || t.ID == 0 {
 		return nil, nil
 	}
-	f := flattener{whole: whole, steps: 2 * maxMembers}
+	f := flattener{whole: whole, inner: maxInner}
 	err := f.add(t, 0, 0)
 	return f.out, err
 }
@@ -283,7 +283,7 @@ func (t Type) Members(whole bool) ([]Member, error) {
 type flattener struct {
 	out   []Member
 	whole bool
-	steps int // left: a file may say that unnamed structures hold each other
+	inner int // left of the fields of bases and unnamed structures, which a file may say hold each other
 }
 
 func (f *flattener) add(t Type, at uint64, depth int) error {
@@ -292,7 +292,10 @@ func (f *flattener) add(t Type, at uint64, depth int) error {
 		return err
 	}
 	for _, m := range list {
-		if f.steps--; len(f.out) >= maxMembers || f.steps < 0 {
+		if depth > 0 {
+			f.inner--
+		}
+		if len(f.out) >= maxMembers || f.inner < 0 {
 			return nil
 		}
 		m.Offset += at

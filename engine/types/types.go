@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"reflect"
 	"strings"
 
 	"openkd/image/sym"
@@ -20,6 +21,8 @@ const (
 	maxText    = 256     // characters of a string that is shown
 	firstText  = 64      // characters that are read of a string at first
 	maxMembers = 65536
+	maxInner   = 8192    // fields of bases and of unnamed structures in a structure
+	maxCached  = 1 << 18 // members that a Printer keeps
 )
 
 // Memory reads the target.
@@ -31,6 +34,8 @@ type Memory interface {
 }
 
 // Printer shows types of one symbol file, and those that expressions make.
+//
+// Concurrency: one goroutine.
 type Printer struct {
 	File        sym.File
 	Module      string // its name
@@ -38,6 +43,39 @@ type Printer struct {
 	// Symbol names an address, for pointers to functions; nil: there are no
 	// names.
 	Symbol func(addr uint64) (name string, displacement uint64, ok bool)
+
+	cache  map[memberKey][]Member
+	cached int // members in it
+}
+
+type memberKey struct {
+	file  sym.File
+	id    sym.TypeID
+	whole bool
+}
+
+// members are those of a type, which an answer asks for again and again.
+func (p *Printer) members(t Type, whole bool) ([]Member, error) {
+	k := memberKey{t.File, t.ID, whole}
+	if t.File == nil {
+		return nil, nil
+	}
+	if !reflect.TypeOf(t.File).Comparable() {
+		return t.Members(whole)
+	}
+	if list, ok := p.cache[k]; ok {
+		return list, nil
+	}
+	list, err := t.Members(whole)
+	if err != nil {
+		return nil, err
+	}
+	if p.cache == nil || p.cached > maxCached {
+		p.cache, p.cached = map[memberKey][]Member{}, 0
+	}
+	p.cache[k] = list
+	p.cached += len(list) + 1
+	return list, nil
 }
 
 func (p *Printer) of(id sym.TypeID) (Type, error) { return Of(p.File, id, p.Module) }
@@ -348,7 +386,7 @@ func (w *walk) members(t Type, depth int, addr uint64, data []byte, list fields)
 	if t.Kind != sym.Enum && !t.HasMembers() || depth > maxDepth {
 		return nil
 	}
-	members, err := t.Members(w.o.Verbose)
+	members, err := w.p.members(t, w.o.Verbose)
 	if err != nil {
 		return err
 	}
@@ -384,7 +422,7 @@ func (w *walk) member(m *Member, depth int, addr uint64, data []byte, inside fie
 		r.Text = w.p.name(t, w.o.Verbose, 0)
 		return w.row(r)
 	case sym.Base, sym.VirtualBase:
-		r.Name, r.Text = "__BaseClass", t.headline(t.Name)
+		r.Name, r.Text = "__BaseClass", w.p.headline(t, t.Name)
 		if m.Kind == sym.VirtualBase {
 			r.Name = "__VirtualBase"
 		}

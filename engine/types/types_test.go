@@ -20,7 +20,7 @@ type file struct {
 	members map[sym.TypeID][]sym.Member
 }
 
-func (f file) Type(id sym.TypeID) (sym.Type, error) {
+func (f *file) Type(id sym.TypeID) (sym.Type, error) {
 	t, ok := f.types[id]
 	if !ok {
 		return t, fmt.Errorf("no type %d", id)
@@ -28,7 +28,7 @@ func (f file) Type(id sym.TypeID) (sym.Type, error) {
 	t.ID = id
 	return t, nil
 }
-func (f file) Members(id sym.TypeID) ([]sym.Member, error) { return f.members[id], nil }
+func (f *file) Members(id sym.TypeID) ([]sym.Member, error) { return f.members[id], nil }
 
 // memory is a target with one piece of memory.
 type memory struct {
@@ -72,8 +72,8 @@ const (
 	tFloat
 )
 
-func fixture() file {
-	return file{
+func fixture() *file {
+	return &file{
 		types: map[sym.TypeID]sym.Type{
 			tUlong: {Kind: sym.Int, Size: 4}, tLong: {Kind: sym.Int, Size: 4, Signed: true},
 			tByte: {Kind: sym.Char, Size: 1}, tVoid: {Kind: sym.Void},

@@ -95,15 +95,15 @@ func (p *Printer) name(t Type, verbose bool, depth int) string {
 		name = "<unnamed-tag>"
 	}
 	if verbose {
-		return t.headline(name)
+		return p.headline(t, name)
 	}
 	return name
 }
 
 // headline is what dt -v says of a type: "struct _X, 9 elements, 0x10 bytes".
-func (t Type) headline(name string) string {
+func (p *Printer) headline(t Type, name string) string {
 	n := 0
-	if list, err := t.Members(true); err == nil {
+	if list, err := p.members(t, true); err == nil {
 		n = len(list)
 	}
 	switch {
@@ -201,7 +201,7 @@ func (p *Printer) value(ctx context.Context, m Memory, t Type, data []byte, bare
 		return s
 	case sym.Enum:
 		v := signed(number(data[:min(t.Size, 8)]), t.Size)
-		name, ok := t.enumerator(uint64(v))
+		name, ok := p.enumerator(t, uint64(v))
 		if !ok {
 			name = "No matching name"
 		}
@@ -280,8 +280,8 @@ func float(t Type, data []byte) string {
 }
 
 // enumerator is the name of a value of an enumeration.
-func (t Type) enumerator(v uint64) (string, bool) {
-	list, err := t.Members(false)
+func (p *Printer) enumerator(t Type, v uint64) (string, bool) {
+	list, err := p.members(t, false)
 	if err != nil {
 		return "", false
 	}
@@ -390,6 +390,18 @@ func (p *Printer) array(ctx context.Context, m Memory, t Type, data []byte, bare
 		return p.name(t, false, 0)
 	}
 	head := fmt.Sprintf("[%d] ", t.Count)
+	for range maxNested {
+		if e.Kind != sym.Array {
+			break
+		}
+		head += fmt.Sprintf("[%d] ", e.Count)
+		if e, err = e.Element(); err != nil {
+			return p.name(t, false, 0)
+		}
+	}
+	if e.Kind == sym.Array {
+		return head + "..."
+	}
 	if e.isText() {
 		if len(data) == 0 {
 			return head + unread
@@ -556,7 +568,7 @@ func (p *Printer) Expression(ctx context.Context, m Memory, t Type, data []byte)
 		return float(t, data)
 	case sym.Enum:
 		v := number(data[:min(t.Size, 8)])
-		name, ok := t.enumerator(v)
+		name, ok := p.enumerator(t, v)
 		if !ok {
 			return fmt.Sprintf("0n%d (No matching enumerant)", signed(v, t.Size))
 		}
