@@ -382,7 +382,9 @@ func (h *Host) controlLocked(s Conn, from netip.AddrPort, protocol byte, d []byt
 				break // its key is another one than ours
 			}
 			c.control, h.heard, h.stats.LastByte = m.sequence, now, now
-			if !c.self.IsValid() && p.connected.Addr() == c.local {
+			// What it calls us is what it says first; asked for, it may be about
+			// somebody else.
+			if !c.self.IsValid() && (p.connected == netip.AddrPortFrom(c.local, uint16(h.port)) || now.Sub(h.probed) > h.cfg.Quiet/4) {
 				c.self = p.connected
 			}
 			if c.self != p.connected {
@@ -434,10 +436,23 @@ func (h *Host) othersLocked(p *poke) bool {
 	case p.connected.Port() == 0:
 		return false
 	case !h.target.named():
-		// It says so to us unasked: the port alone may be changed on the way.
-		return p.connected.Addr() != p.host.Addr()
+		// It says so to us unasked: the port alone may be changed on the way. Of
+		// several addresses here we may have answered from another one.
+		return p.connected.Addr() != p.host.Addr() && !(p.connected.Port() == uint16(h.port) && ownAddress(p.connected.Addr()))
 	}
 	return h.cfg.Polite && p.connected != p.host
+}
+
+// ownAddress reports whether an address is one of this machine.
+func ownAddress(a netip.Addr) bool {
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(own, func(n net.Addr) bool {
+		p, ok := n.(*net.IPNet)
+		return ok && p.IP.Equal(a.AsSlice())
+	})
 }
 
 // candidateLocked keeps an answered offer. When there are too many, whoever has

@@ -210,6 +210,23 @@ func TestTakenOver(t *testing.T) {
 	exchange(t, first, k, 3, 0)
 }
 
+// A machine with several addresses may answer from another one than the target
+// was told: that is no other debugger.
+func TestOwnOtherAddress(t *testing.T) {
+	key := key1234(t)
+	for connected, answered := range map[string]int{"127.0.0.1:50000": 1, "127.0.0.1:50001": 0, "10.9.9.9:50000": 0} {
+		out := &counter{}
+		h := still(key, out)
+		h.port = 50000
+		p := poke{host: netip.MustParseAddrPort("10.0.0.1:50000"), connected: netip.MustParseAddrPort(connected)}
+		from := netip.MustParseAddrPort("10.0.0.2:50000")
+		h.datagram(out, from, newSeal(key, key).append(nil, meta{protocol: 5, channel: chanControl, sequence: 3}, p.encode()))
+		if out.to[from.Addr()] != answered {
+			t.Errorf("connected with %s: %d answers", connected, out.to[from.Addr()])
+		}
+	}
+}
+
 // rebound is a socket whose address a translator on the way can change.
 type rebound struct {
 	mu  sync.Mutex
