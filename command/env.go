@@ -250,14 +250,9 @@ func (v env) Symbol(name string) (uint64, bool, error) {
 		return 0, false, nil
 	}
 	if local, ok := strings.CutPrefix(name, "$!"); ok {
-		return v.s.local(v.ctx, local)
+		return v.s.localAddress(v.ctx, local)
 	}
 	return v.s.Engine.Symbol(v.ctx, name)
-}
-
-// local is the address of a variable of the current function.
-func (s *Session) local(ctx context.Context, name string) (uint64, bool, error) {
-	return s.localAddress(ctx, name)
 }
 
 func (v env) Line(place string) (uint64, error) {

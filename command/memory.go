@@ -468,15 +468,16 @@ func cmdDumpSymbols(c *Call) error {
 	if err != nil {
 		return err
 	}
+	data, err := c.S.Engine.Read(c.Ctx, engine.Virtual, addr, int(min(n*uint64(size), chunk)))
+	if err != nil {
+		return err
+	}
+	c.namedValues(&data, size)
 	f := hexFormat(size, columns)
 	cell := f.cell
 	f.cell = func(b []byte) string {
 		t := cell(b)
-		v := number(b)
-		if size == 4 {
-			v = c.S.canon(v)
-		}
-		if name := c.S.symbol(v); name != "" {
+		if name := c.S.symbol(c.pointerOf(b)); name != "" {
 			t += " " + name
 		}
 		return t
@@ -485,6 +486,37 @@ func cmdDumpSymbols(c *Call) error {
 	end, err := d.run(addr, n*uint64(size))
 	c.S.nextData = end
 	return err
+}
+
+// pointerOf is a value of dps and kin as an address.
+func (c *Call) pointerOf(b []byte) uint64 {
+	v := number(b)
+	if len(b) == 4 {
+		v = c.S.canon(v)
+	}
+	return v
+}
+
+// namedValues loads what names the values in data, all of it together.
+func (c *Call) namedValues(data *engine.Data, size int) {
+	var addrs []uint64
+	for i := 0; i+size <= len(data.Bytes); i += size {
+		if data.ValidRange(i, size) {
+			addrs = append(addrs, c.pointerOf(data.Bytes[i:i+size]))
+		}
+	}
+	c.listed()
+	c.named(addrs...)
+}
+
+// listed has the module list read, if it was not: without it there are fewer names.
+func (c *Call) listed() { _, _ = c.S.Engine.Modules(c.Ctx) }
+
+// pointsSomewhere reports whether there can be memory at an address: there is none
+// in the first 64 KB, and none between the halves of the address space.
+func pointsSomewhere(addr uint64) bool {
+	top := addr >> 56 // with five levels of page tables
+	return addr >= 1<<16 && (top == 0 || top == 0xFF)
 }
 
 // maxPointers bounds what dpa and kin follow at once.
@@ -503,60 +535,74 @@ func cmdDumpPointers(c *Call) error {
 	if c.S.Engine == nil {
 		return engine.ErrUnknownMachine
 	}
+	// The values and what they point to come in one exchange, followed next to the
+	// line.
+	reach := map[byte]int{'a': 64, 'u': 128, 'p': size}[kind]
+	wanted := engine.Want{Addr: addr, Len: int(n) * size}
+	for i := 0; i < int(n) && size == c.S.pointerSize(); i++ {
+		wanted.Then = append(wanted.Then, engine.Deref{Offset: uint32(i * size), Len: reach})
+	}
+	if err := c.S.Engine.Fetch(c.Ctx, wanted); err != nil {
+		return err
+	}
 	data, err := c.S.Engine.Read(c.Ctx, engine.Virtual, addr, int(n)*size)
 	if err != nil {
 		return err
 	}
-	// All that is pointed to comes in one exchange.
-	var batch []target.Request
-	where := map[int]int{}
-	for i := range int(n) {
-		if !data.ValidRange(i*size, size) {
-			continue
+	got := make([][]byte, n)
+	err = c.S.Engine.Gather(c.Ctx, func(m *engine.Peek) error {
+		for i := range got {
+			if !data.ValidRange(i*size, size) {
+				continue
+			}
+			to := c.pointerOf(data.Bytes[i*size : (i+1)*size])
+			if got[i] = nil; !pointsSomewhere(to) {
+				continue
+			}
+			b := make([]byte, reach)
+			k, _ := m.Read(c.Ctx, to, b)
+			got[i] = b[:k]
 		}
-		p := c.S.canon(number(data.Bytes[i*size : (i+1)*size]))
-		where[i] = len(batch)
-		switch kind {
-		case 'a':
-			batch = append(batch, target.Request{Op: target.OpString, Addr: p, Len: 64, Flags: 1})
-		case 'u':
-			batch = append(batch, target.Request{Op: target.OpString, Addr: p, Len: 128, Flags: 2})
-		default:
-			batch = append(batch, target.Request{Op: target.OpReadVirtual, Addr: p, Len: uint64(size)})
-		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	var replies []target.Reply
-	if len(batch) > 0 {
-		if replies, err = c.S.Engine.Do(c.Ctx, batch...); err != nil {
-			return err
+	if kind == 'p' {
+		var addrs []uint64
+		for _, b := range got {
+			if len(b) == size {
+				addrs = append(addrs, c.pointerOf(b))
+			}
 		}
+		c.listed()
+		c.named(addrs...)
 	}
 	cell := hexFormat(size, 1)
 	var b strings.Builder
 	for i := range int(n) {
 		fmt.Fprintf(&b, "%s  ", c.S.addr(addr+uint64(i*size)))
-		k, ok := where[i]
-		if !ok {
+		if !data.ValidRange(i*size, size) {
 			fmt.Fprintf(&b, "%s\n", cell.hole)
 			continue
 		}
 		b.WriteString(cell.cell(data.Bytes[i*size : (i+1)*size]))
-		got := replies[k].Data()
-		switch {
-		case kind == 'p' && len(got) >= size:
-			v := number(got[:size])
-			fmt.Fprintf(&b, " %s", cell.cell(got))
-			if name := c.S.symbol(c.S.canon(v)); name != "" {
+		switch text := got[i]; {
+		case kind == 'p' && len(text) == size:
+			fmt.Fprintf(&b, " %s", cell.cell(text))
+			if name := c.S.symbol(c.pointerOf(text)); name != "" {
 				b.WriteString(" " + name)
 			}
 		case kind == 'p':
 			b.WriteString(" " + cell.hole)
-		case replies[k].Status.Failed() && len(got) == 0:
+		case len(text) == 0:
 			b.WriteString(" ????")
 		case kind == 'a':
-			fmt.Fprintf(&b, " \"%s\"", visible(narrow(got)))
+			t, _, _ := strings.Cut(string(text), "\x00")
+			fmt.Fprintf(&b, " \"%s\"", visible(narrow([]byte(t))))
 		default:
-			fmt.Fprintf(&b, " \"%s\"", visible(wide(got)))
+			t, _, _ := strings.Cut(wide(text), "\x00")
+			fmt.Fprintf(&b, " \"%s\"", visible(t))
 		}
 		b.WriteByte('\n')
 	}

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -169,6 +170,11 @@ func (x *examine) symbols(pattern string) error {
 		most = examineMost
 	}
 	take := func(s symbols.Symbol) error {
+		if (x.sized || x.order|0x20 == 'z') && s.Size == 0 && s.Type != 0 && !s.Code && x.open(&s) {
+			if t, err := types.Of(x.file, s.Type, s.Module); err == nil && t.Size <= math.MaxUint32 {
+				s.Size = uint32(t.Size)
+			}
+		}
 		if !x.wants(&s) {
 			return nil
 		}
@@ -467,7 +473,7 @@ func (c *Call) parameters(f sym.File, s *symbols.Symbol, typed bool) string {
 	return "(" + strings.Join(out, ", ") + ")"
 }
 
-// value is a value as x and dv have it.
+// value is a value in the words of ?? and dv.
 func (x *examine) value(t types.Type, addr uint64) string {
 	c := x.c
 	if t.HasMembers() || t.Size == 0 {
@@ -476,51 +482,28 @@ func (x *examine) value(t types.Type, addr uint64) string {
 	d, err := c.S.Engine.Read(c.Ctx, engine.Virtual, addr, int(min(t.Size, maxShown)))
 	b := d.Prefix()
 	if err != nil || len(b) == 0 {
-		return "??"
+		return "????"
 	}
+	p := c.printer(t)
 	if t.Kind == sym.Array {
-		e, err := t.Element()
-		if err == nil && (e.Size == 1 && (e.Kind == sym.Char || e.Kind == sym.Int) || e.Kind == sym.WChar) {
-			text := narrow(b)
-			if e.Size == 2 {
-				text = wide(b)
-			}
-			text, _, _ = strings.Cut(text, "\x00")
-			return t.C(types.Expression) + ` "` + visible(text) + `"`
+		text := t.C(types.Expression)
+		if s, ok := p.ArrayText(t, b); ok {
+			text += ` "` + s + `"`
 		}
-		return t.C(types.Expression)
+		return text
 	}
 	if uint64(len(b)) < t.Size {
-		return "??"
+		return "????"
 	}
-	switch t.Kind {
-	case sym.Pointer:
-		v := c.S.canon(number(b))
-		text := types.Pointer(number(b), t.Size)
-		if e, err := t.Element(); err == nil && e.Kind == sym.Func {
-			if n := c.S.symbol(v); n != "" {
+	text := p.Expression(c.Ctx, nil, t, b)
+	if t.Kind == sym.Pointer {
+		if e, err := t.Element(); err == nil && e.Kind == sym.Func && number(b) != 0 {
+			if n := c.S.symbol(c.S.canon(number(b))); n != "" {
 				text += " " + n
 			}
 		}
-		return text
-	case sym.Enum:
-		p := types.Printer{File: x.file, Module: x.module, PointerSize: c.S.pointerSize()}
-		v, name, ok := strings.Cut(p.Text(c.Ctx, nil, t, b), " ( ")
-		if !ok {
-			return v
-		}
-		if !strings.HasPrefix(v, "0n") {
-			v = "0n" + v
-		}
-		return strings.TrimSuffix(name, " )") + " (" + v + ")"
-	case sym.Bool:
-		if number(b) != 0 {
-			return "true"
-		}
-		return "false"
 	}
-	p := types.Printer{File: x.file, Module: x.module, PointerSize: c.S.pointerSize()}
-	return p.Text(c.Ctx, nil, t, b)
+	return text
 }
 
 // cmdNearest is ln.
@@ -685,5 +668,67 @@ func (s *Session) symbolFlags() uint32 {
 	return v
 }
 
-// locals shows the variables of the current function whose names match.
-func (x *examine) locals(pattern string, must bool) error { return nil }
+// locals shows the variables of the current function whose names match. That there
+// are none is an error if they must be there.
+func (x *examine) locals(pattern string, must bool) error {
+	c := x.c
+	list, err := c.S.Engine.Locals(c.Ctx)
+	if err != nil {
+		if c.Ctx.Err() != nil {
+			return context.Cause(c.Ctx)
+		}
+		if must {
+			return err
+		}
+		return nil
+	}
+	list = slices.DeleteFunc(list, func(l engine.Local) bool {
+		return !expr.Match(pattern, l.Name) || x.functions || x.sized && l.Size != x.size
+	})
+	if len(list) == 0 && must {
+		return fmt.Errorf("the current function has no variable that matches %q", clip(pattern, 60))
+	}
+	order := x.order
+	if order == 0 {
+		order = 'a'
+	}
+	sortLocals(list, order)
+	x.rows += len(list)
+	return c.gather(func(w *bytes.Buffer, m types.Memory) error {
+		for i := range list {
+			l := &list[i]
+			t, err := types.Of(l.File, l.Type, l.Module)
+			switch x.only {
+			case '0':
+				fmt.Fprintf(w, "%s\n", strings.TrimRight(c.placeOf(l, false), " "))
+				continue
+			case '1':
+				fmt.Fprintf(w, "%s\n", l.Name)
+				continue
+			case '2':
+				fmt.Fprintf(w, "%s %s\n", c.placeOf(l, false), l.Name)
+				continue
+			}
+			if x.verbose {
+				kind := "local"
+				if l.Param {
+					kind = "param"
+				}
+				fmt.Fprintf(w, "prv %-6s ", kind)
+			}
+			w.WriteString(c.placeOf(l, false) + " ")
+			if x.verbose {
+				fmt.Fprintf(w, "%4x ", l.Size)
+			}
+			if x.types && err == nil {
+				w.WriteString(t.C(types.Expression) + " ")
+			}
+			text := "<damaged type>"
+			if err == nil {
+				text = c.localText(m, l, t)
+			}
+			fmt.Fprintf(w, "%s = %s\n", l.Name, text)
+		}
+		return nil
+	})
+}

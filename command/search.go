@@ -10,8 +10,8 @@ import (
 
 func searchCommands() []*Command {
 	return []*Command{
-		{Names: []string{"s"}, Family: "Memory", Run: cmdSearch, Summary: "search memory for bytes (b), words (w), dwords (d), quadwords (q), text (a, u), or any text (sa, su)",
-			Usage: "s [-[[flags]b|w|d|q|a|u]] range pattern\ns -[[l<n>]]sa|su range", Example: `s -a nt L1000 "PAGE"`},
+		{Names: []string{"s"}, Family: "Memory", Run: cmdSearch, Summary: "search memory for bytes (b), words (w), dwords (d), quadwords (q), text (a, u), any text (sa, su), or objects of the class of one (v)",
+			Usage: "s [-[[flags]b|w|d|q|a|u]] range pattern\ns -[[l<n>]]sa|su range\ns -[[flags]]v range object", Example: `s -a nt L1000 "PAGE"`},
 	}
 }
 
@@ -76,17 +76,28 @@ func cmdSearch(c *Call) error {
 		step, shape = 4, "c"
 	case "q":
 		step, shape = 8, "q"
+	case "v":
+		step, shape = c.S.pointerSize(), "p"
 	case "sa", "su":
 		return c.searchText(args, kind == "su", minimum, only)
 	default:
-		return c.Fault("Syntax error", c.Args, "s knows -b -w -d -q -a -u -sa -su")
+		return c.Fault("Syntax error", c.Args, "s knows -b -w -d -q -a -u -sa -su -v")
 	}
 	addr, n, rest, err := c.Range(args, step, 0)
 	if err != nil {
 		return err
 	}
-	pattern, _, err := c.values(kind, rest)
-	if err != nil {
+	var pattern []byte
+	if kind == "v" {
+		// Objects of one class begin with the address of one table of functions.
+		object, err := c.Eval(rest)
+		if err != nil {
+			return err
+		}
+		if pattern, err = c.S.Engine.ReadFull(c.Ctx, engine.Virtual, c.S.canon(object), step); err != nil {
+			return err
+		}
+	} else if pattern, _, err = c.values(kind, rest); err != nil {
 		return err
 	}
 	if len(pattern) > target.MaxPattern {

@@ -604,15 +604,17 @@ func (s *Set) After(ctx context.Context, addr uint64) (x Symbol, ok bool, err er
 	}
 	err = s.use(ctx, m.Base, func(f *opened) error {
 		rva := uint32(addr - f.base)
+		// What lies in a function is not behind it.
+		if here, found, err := f.ByRVA(rva); err == nil && found && here.RVA <= rva && rva-here.RVA < here.Size {
+			rva = here.RVA + here.Size - 1
+		}
 		var best sym.Symbol
 		take := func(c sym.Symbol, found bool, err error) {
 			if err == nil && found && c.RVA > rva && (!ok || c.RVA < best.RVA) {
 				best, ok = c, true
 			}
 		}
-		if fast, is := f.File.(interface {
-			After(rva uint32) (sym.Symbol, bool, error)
-		}); is {
+		if fast, is := f.File.(follower); is {
 			take(fast.After(rva))
 		} else {
 			for c, err := range f.Symbols(func(string) bool { return true }) {
@@ -625,24 +627,20 @@ func (s *Set) After(ctx context.Context, addr uint64) (x Symbol, ok bool, err er
 				take(c, c.Kind != sym.Constant && c.Kind != sym.TypeDef, nil)
 			}
 		}
-		// What is visible in one source file only is behind the end of what is here,
-		// and of what fills the gap.
-		at, stop := rva, rva+maxGap
+		// What the linker does not know is looked for behind what fills the gap.
+		stop := rva + maxGap
 		if ok {
-			stop = best.RVA
+			stop = min(stop, best.RVA)
 		}
-		if here, found, err := f.ByRVA(rva); err == nil && found && here.RVA <= rva && rva-here.RVA < here.Size {
-			at = here.RVA + here.Size
-		}
-		for _, align := range []uint32{1, 4, 8, 16, 32} {
-			if to := (at + align - 1) &^ (align - 1); to > rva && to < stop {
-				take(f.ByRVA(to))
+		for to, step := rva+1, uint32(1); to > rva && to < stop; to, step = (to+step)&^(step-1), min(2*step, 16) {
+			if c, found, err := f.ByRVA(to); err == nil && found && c.RVA > rva {
+				take(c, true, nil)
+				break
 			}
 		}
-		// The name that ByRVA prefers at that place.
 		if ok {
-			own, found, err := f.ByRVA(best.RVA)
-			if err == nil && found && own.RVA == best.RVA {
+			// By the name that the place goes by.
+			if own, found, err := f.ByRVA(best.RVA); err == nil && found && own.RVA == best.RVA {
 				best = own
 			}
 			x = f.symbol(best)
@@ -652,6 +650,12 @@ func (s *Set) After(ctx context.Context, addr uint64) (x Symbol, ok bool, err er
 	return x, ok && err == nil, err
 }
 
-// maxGap is how far behind a function After looks for the next one, in bytes, where
-// no other symbol follows.
-const maxGap = 4096
+// follower is a symbol file that finds the linker's symbol behind an address
+// without looking at all of them.
+type follower interface {
+	After(rva uint32) (sym.Symbol, bool, error)
+}
+
+// maxGap is how far behind a function After looks for one that the linker does not
+// know, in bytes.
+const maxGap = 512
