@@ -190,9 +190,9 @@ func (k *console) main() int {
 
 	code := k.owner()
 
-	k.endShare()
 	k.stop()
 	k.wg.Wait()
+	k.endShare()
 	if err := k.s.CloseLog(); err != nil {
 		fmt.Fprintf(k.opt.Err, "%v\n", err)
 	}
@@ -368,10 +368,7 @@ func (k *console) note(err error) {
 
 // line is the next command line: of -cf and -c first.
 func (k *console) line() (l sharing.Line, id any, err error) {
-	prompt := k.s.Prompt()
-	if k.s.Share != nil {
-		prompt = k.s.Share.PromptMark() + prompt
-	}
+	prompt := k.prompting()
 	if len(k.pending) > 0 {
 		k.mu.Lock()
 		l.Text, k.pending = k.pending[0], k.pending[1:]
@@ -395,7 +392,8 @@ func (k *console) line() (l sharing.Line, id any, err error) {
 		k.mu.Unlock()
 	}()
 	k.poke() // what changed before
-	l, id, err = k.take(ctx, prompt, "halted")
+	l, id, err = k.take(ctx, k.prompting, "halted")
+	prompt = k.s.Prompt() // who holds the keyboard is no part of what was typed
 	switch {
 	case err != nil:
 	case !l.Local():
@@ -403,7 +401,7 @@ func (k *console) line() (l sharing.Line, id any, err error) {
 	case k.js != nil:
 		k.typed(l.Text, prompt)
 	default:
-		k.s.PrintBy(prompt+l.Text+"\n", func() { k.typed(l.Text, prompt) })
+		k.s.PrintBy(prompt+sharing.Masked(l.Text)+"\n", func() { k.typed(l.Text, prompt) })
 	}
 	return l, id, err
 }
@@ -422,8 +420,10 @@ func (k *console) run(l sharing.Line, id any) *command.Quit {
 	k.actor, k.s.Actor = l.Person, l.Person
 	stop := k.e.LastStop()
 	stopWatch, stopPrompts := k.watchEnd(), k.watchPrompts()
-	var err error
-	if call != nil {
+	err := k.held(l)
+	if err != nil {
+		// Shown already.
+	} else if call != nil {
 		call.data, err = k.s.Invoke(ctx, call.name, call.args)
 	} else {
 		err = k.s.Execute(ctx, l.Text)
@@ -552,7 +552,7 @@ func (k *console) ask(ctx context.Context) {
 	k.mu.Lock()
 	k.unask = cancel
 	k.mu.Unlock()
-	l, _, err := k.take(ctx, "Input> ", "asks")
+	l, _, err := k.take(ctx, func() string { return "Input> " }, "asks")
 	line := l.Text
 	if errors.Is(err, io.EOF) {
 		// Nobody can answer. An empty answer lets the target go on.

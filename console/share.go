@@ -57,8 +57,9 @@ func (k *console) arrives(early func(string) bool) func(string) bool {
 }
 
 // take waits for the next line, whoever types it. id is that of a JSON request.
-func (k *console) take(ctx context.Context, prompt, state string) (l sharing.Line, id any, err error) {
+func (k *console) take(ctx context.Context, prompting func() string, state string) (l sharing.Line, id any, err error) {
 	hub := k.s.Share
+	prompt := prompting()
 	for {
 		c, end := context.WithCancel(ctx)
 		if hub != nil {
@@ -66,6 +67,10 @@ func (k *console) take(ctx context.Context, prompt, state string) (l sharing.Lin
 				end()
 				k.promptEnds(true)
 				return l, nil, nil
+			}
+			if now := prompting(); now != prompt { // somebody else holds the keyboard
+				prompt = now
+				k.promptEnds(true)
 			}
 			hub.SetPrompt(prompt, state, 0)
 			hub.OnArrival(end)
@@ -126,6 +131,32 @@ func (k *console) promptEnds(others bool) {
 	}
 }
 
+// prompting is the prompt, with who holds the keyboard if that is wanted.
+func (k *console) prompting() string {
+	if k.s.Share == nil {
+		return k.s.Prompt()
+	}
+	return k.s.Share.PromptMark() + k.s.Prompt()
+}
+
+// held says that somebody else holds the keyboard, whatever line it is that was
+// typed here; lines that change that, or that leave, are served all the same.
+func (k *console) held(l sharing.Line) error {
+	if k.s.Share == nil || !l.Local() {
+		return nil
+	}
+	switch word, _, _ := strings.Cut(strings.TrimSpace(l.Text), " "); strings.ToLower(word) {
+	case ".keyboard", ".kick", "q", "qq", "qd":
+		return nil
+	}
+	why := k.s.Share.MayType(sharing.Person{})
+	if why == "" {
+		return nil
+	}
+	fmt.Fprintf(k.s.Output(), "%s\n", why)
+	return errors.New(why)
+}
+
 // holds says whether a line of this console waits.
 func (k *console) holds() bool {
 	_, ok := k.src.first()
@@ -168,6 +199,7 @@ func (k *console) input(ctx context.Context, prompt string) (string, error) {
 
 // echo shows a line that somebody else typed.
 func (k *console) echo(l sharing.Line, prompt string) {
+	l.Text = sharing.Masked(l.Text)
 	text := "[" + l.Name + "] " + prompt + l.Text + "\n"
 	k.s.PrintBy(text, func() {
 		k.s.Share.Command(l, prompt)
@@ -194,7 +226,7 @@ func (k *console) ended(l sharing.Line, err error, before *engine.Stop) {
 	}
 	e := sharing.Entry{Kind: sharing.EntryResult, From: l.ID, Who: l.Name, ID: l.Request, Text: l.Text, OK: err == nil || errors.Is(err, command.ErrQuit), Name: k.state(), Data: k.newStop(before)}
 	if e.Name == "halted" {
-		e.Prompt = hub.PromptMark() + k.s.Prompt()
+		e.Prompt = k.prompting()
 	}
 	if !e.OK {
 		e.Failure, e.Message = errorKind(err), err.Error()

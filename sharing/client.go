@@ -466,8 +466,13 @@ func (c *Client) serve(w *wire) error {
 	case <-left:
 		return nil
 	default:
-		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bye && len(c.pending) == 0 {
+		return nil // it was about to leave
+	}
+	return err
 }
 
 // write sends requests and pings; true: the client has said good-bye.

@@ -215,7 +215,7 @@ func (h *Hub) runKeyboard(who Person, args string) (string, error) {
 				tell = fmt.Sprintf("%s took the keyboard from %s\n", who, k.holder)
 				give(who)
 			} else {
-				err = fmt.Errorf("%s holds the keyboard and was active %v ago; .keyboard ask asks for it, and after %v of quiet it can be taken", k.holder, now.Sub(last).Round(time.Second), idle)
+				err = fmt.Errorf("%s holds the keyboard and was active less than %v ago; .keyboard ask asks for it, and then it can be taken", k.holder, idle)
 			}
 		}
 	case "ask":

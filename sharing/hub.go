@@ -122,6 +122,7 @@ type Hub struct {
 	queue    []queued
 	local    int // how many of queue are of the own console
 	arrival  func()
+	missed   bool // something arrived while nobody was to be told
 	prompt   string
 	state    string
 	promptOf uint32
@@ -278,9 +279,30 @@ func (h *Hub) Command(l Line, prompt string) {
 		p.active = h.o.Now()
 	}
 	h.mu.Unlock()
+	l.Text = Masked(l.Text)
 	// Who ran what is written before it runs.
 	h.o.Logger.Info("command", "audit", "command", "owner", l.String(), "id", l.ID, "command", clip(clean(l.Text, 4096), 4096))
 	h.Append(Entry{Kind: EntryCommand, From: l.ID, Who: l.Name, ID: l.Request, Text: l.Text, Prompt: prompt})
+}
+
+// Masked is a line without the password of a door that it opens: what is typed
+// goes to everybody, and into logs.
+func Masked(line string) string {
+	word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+	if !strings.EqualFold(word, ".server") {
+		return line
+	}
+	parts := strings.Split(rest, ",")
+	for i, p := range parts {
+		head := ""
+		if proto, first, ok := strings.Cut(p, ":"); ok && i == 0 {
+			head, p = proto+":", first
+		}
+		if key, _, ok := strings.Cut(p, "="); ok && strings.EqualFold(strings.TrimSpace(key), "password") {
+			parts[i] = head + key + "=*"
+		}
+	}
+	return word + " " + strings.Join(parts, ",")
 }
 
 // Local notes that the program's own console holds a line more.
@@ -343,12 +365,15 @@ func (h *Hub) TakeFrom(id uint32) (l Line, ok, gone bool) {
 }
 
 // OnArrival has f called when a line of a client arrives, or somebody leaves,
-// until the next OnArrival; nil: nobody. It is called at once when a line is
-// there already.
+// or the keyboard changes hands, until the next OnArrival; nil: nobody. It is
+// called at once when that has happened already.
 func (h *Hub) OnArrival(f func()) {
 	h.mu.Lock()
 	h.arrival = f
-	there := len(h.queue) > h.local
+	there := len(h.queue) > h.local || h.missed
+	if f != nil {
+		h.missed = false
+	}
 	h.mu.Unlock()
 	if there && f != nil {
 		f()
@@ -358,6 +383,7 @@ func (h *Hub) OnArrival(f func()) {
 func (h *Hub) arrived() {
 	h.mu.Lock()
 	f := h.arrival
+	h.missed = h.missed || f == nil
 	h.mu.Unlock()
 	if f != nil {
 		f()
@@ -625,6 +651,7 @@ func (h *Hub) serve(p *participant, r request, host Host) reply {
 var opNames = map[Op]string{OpBreakIn: "breakin", OpInterrupt: "interrupt", OpAnswer: "answer", OpKey: "key"}
 
 func (h *Hub) audit(p *participant, what, text string) {
+	text = Masked(text)
 	h.o.Logger.Info("asked", "audit", what, "owner", p.Name, "id", p.ID, "command", clean(text, 4096))
 }
 

@@ -577,7 +577,7 @@ func TestKeyboard(t *testing.T) {
 	}
 	say(ann, ".keyboard take", "true true ")
 	say(ben, "r", "false true ann holds the keyboard; .keyboard ask")
-	say(ben, ".keyboard take", "false true ann holds the keyboard and was active 0s ago")
+	say(ben, ".keyboard take", "false true ann holds the keyboard and was active less than")
 	say(ben, ".keyboard ask", "true true ")
 	ann.until(t, "ben asks ann for the keyboard")
 	if _, got := ben.send(OpBreakIn, ""); got != "true true " {

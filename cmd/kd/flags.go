@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"openkd/discovery"
+	"openkd/sharing"
 )
 
 // flags is kd's command line. WinDbg's habits rule: / for -, case does not
@@ -226,6 +227,11 @@ func (f *flags) check() error {
 			return usageError(fmt.Sprintf("-clines %s: a number of lines from 1 to 1000000 is expected", f.clinesText))
 		}
 		f.clines = n
+	}
+	for _, text := range f.doors {
+		if _, _, err := sharing.ParseDoor(text); err != nil {
+			return usageError("-server: " + err.Error())
+		}
 	}
 	if f.remote != nil {
 		for _, name := range f.given {
