@@ -117,6 +117,48 @@ func TestFlood(t *testing.T) {
 	t.Logf("%d junk datagrams: %d were decrypted, %d answered", 10*rounds, s.BadTags, out.to[bad])
 }
 
+// Who sends offers without end, which are recorded ones, does not push the offer
+// of somebody else out before it is taken up.
+func TestOffersAreKept(t *testing.T) {
+	key := key1234(t)
+	out := &counter{}
+	h := still(key, out)
+	control := newSeal(key, key)
+	offer := func(from string, n byte) {
+		p := poke{host: netip.MustParseAddrPort("10.0.0.1:50000"), nonce: [nonceSize]byte{n, 0, 0, 0, from[len(from)-1]}}
+		h.datagram(out, netip.AddrPortFrom(netip.MustParseAddr(from), 50000), control.append(nil, meta{protocol: 5, channel: chanControl, sequence: uint64(n)}, p.encode()))
+	}
+	offer("10.0.0.2", 1)
+	answer := out.last[netip.MustParseAddr("10.0.0.2")]
+	for n := range byte(2 * candidates) {
+		offer("10.6.6.6", n+1)
+	}
+	if n := out.to[netip.MustParseAddr("10.6.6.6")]; n <= candidates {
+		t.Fatalf("%d offers were answered, this shows nothing", n)
+	}
+	_, body, err := control.open(nil, answer, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.datagram(out, netip.MustParseAddrPort("10.0.0.2:50000"), newSeal(dataKey(key, body), key).append(nil, meta{protocol: 5, sequence: 1}, make([]byte, checkSize)))
+	if s := h.Stats(); s.Sessions != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A machine that is switched on starts once.
+func TestOneHandshake(t *testing.T) {
+	key := NewKey()
+	h := listen(t, quick(key))
+	k := newTarget(t, quickTarget(key, h.Port()))
+	waitFor(t, "a session", func() bool { return h.Stats().Sessions > 0 })
+	k.Restart()
+	meet(t, h, k)
+	if s := h.Stats(); s.Sessions != 1 {
+		t.Errorf("%d handshakes", s.Sessions)
+	}
+}
+
 // The same at the target: junk does not keep the answer of its debugger out.
 func TestFloodAtTheTarget(t *testing.T) {
 	key := key1234(t)

@@ -195,6 +195,19 @@ func TestStrangers(t *testing.T) {
 	if c := h.Condition(); !strings.HasPrefix(c.Text, "Connected to target 127.0.0.1 on port ") {
 		t.Errorf("%+v", c)
 	}
+	// What the target said, said again by somebody else, is not the target moving.
+	before, all := h.Stats(), wire.all()
+	said := all[len(all)-1]
+	if said[5] != chanData {
+		said = all[len(all)-2] // a sign of life came behind it
+	}
+	waitFor(t, "the repetition has come", func() bool {
+		stranger.Write(said) // most are not looked at, he has sent too much already
+		return h.Stats().Replays > before.Replays
+	})
+	if s := h.Stats(); s.Peer != before.Peer {
+		t.Errorf("the target is at %s now, it was at %s", s.Peer, before.Peer)
+	}
 }
 
 // The same at the target's side.
