@@ -96,6 +96,7 @@ type Session struct {
 	more  atomic.Int32 // blocks with something left to run
 	halt  atomic.Bool  // Interrupt was called
 	base  int          // width of the prompt, for carets
+	names nameIndexes  // for completion
 }
 
 // Options are fixed for the life of a Session.

@@ -48,6 +48,7 @@ func (s *Session) Execute(ctx context.Context, line string) error {
 	}
 	s.base = len(s.Prompt())
 	s.halt.Store(false)
+	defer s.publish()
 	return unshow(s.run(ctx, line, 0))
 }
 
@@ -355,13 +356,13 @@ func (s *Session) show(err error, stmt string, off, base int) error {
 		if text == "" {
 			text = stmt
 		}
-		fmt.Fprintf(s.w, "%*s^ %s in '%s'\n", col, "", f.Words, clip(strings.TrimSpace(text), 80))
+		WriteStyled(s.w, Mistake, fmt.Sprintf("%*s^ %s in '%s'\n", col, "", f.Words, clip(strings.TrimSpace(text), 80)))
 		if f.Help != "" {
-			fmt.Fprintf(s.w, "%s\n", f.Help)
+			WriteStyled(s.w, Mistake, f.Help+"\n")
 		}
 		return shown{err}
 	}
-	fmt.Fprintf(s.w, "%s\n", upper(explain(err)))
+	WriteStyled(s.w, Mistake, upper(explain(err))+"\n")
 	return shown{err}
 }
 

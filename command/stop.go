@@ -165,7 +165,7 @@ func (s *Session) wait(ctx context.Context) (*engine.Stop, error) {
 // step, where it stands.
 func (s *Session) ShowStop(ctx context.Context, st *engine.Stop) {
 	if st.Headline != "" {
-		fmt.Fprintf(s.w, "%s\n", st.Headline)
+		WriteStyled(s.w, Headline, st.Headline+"\n")
 	}
 	switch st.Reason {
 	case engine.ReasonBreakIn:

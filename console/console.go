@@ -39,10 +39,11 @@ type Options struct {
 	Commands   []string // run at the first prompt, in order (-c)
 	ScriptFile string   // run before them (-cf)
 
-	JSON    bool // events and results as JSON lines, see JSON.md
-	NoIO    bool // neither input nor output here
-	Noisy   bool // tell every module that is loaded or unloaded (-n)
-	Verbose bool // tell every stage on the way to the target (-v)
+	JSON     bool     // events and results as JSON lines, see JSON.md
+	NoIO     bool     // neither input nor output here
+	Terminal Terminal // how a terminal is used
+	Noisy    bool     // tell every module that is loaded or unloaded (-n)
+	Verbose  bool     // tell every stage on the way to the target (-v)
 
 	// Versions is what CTRL+W shows.
 	Versions string
@@ -93,6 +94,8 @@ type console struct {
 	stop context.CancelFunc
 	src  source
 	tty  bool
+	term *terminal // with an editor; nil: none
+	text *styled   // on it
 	js   *jsonOut
 	wg   sync.WaitGroup
 
@@ -120,9 +123,9 @@ type console struct {
 	noticed time.Time    // when the last notice came
 
 	farewell string // what those are told who share the session
+	stands   bool   // a prompt is shown, see promptStands
+	again    func()
 
-	stands  bool // a prompt is shown, see promptStands
-	again   func()
 	failed  atomic.Bool // a command failed
 	pending []string    // -cf and -c, not run yet
 }
@@ -133,14 +136,10 @@ func (k *console) main() int {
 		k.js = newJSON(k.opt.Out)
 		hooks = keys{key: func(byte) bool { return true }, line: k.arrives(k.js.early(k)), change: k.poke}
 	}
-	in, isFile := k.opt.In.(*os.File)
-	out, outFile := k.opt.Out.(*os.File)
-	if isFile && outFile && !k.opt.JSON && term.IsTerminal(descriptor(in)) && term.IsTerminal(descriptor(out)) {
-		t, err := newTerminal(in, out, hooks)
-		if err != nil {
-			fmt.Fprintf(k.opt.Err, "The terminal cannot be used as one: %v. Lines are read as they are.\n", err)
-		} else {
-			k.src, k.tty = t, true
+	if !k.opt.JSON {
+		if t := openTerminal(k.opt.In, k.opt.Out, k.opt.Err, k.opt.Terminal, hooks); t != nil {
+			t.complete = k.s.Complete
+			k.src, k.tty, k.term, k.text = t, true, t, t.styled(k.where)
 		}
 	}
 	if k.src == nil {
@@ -152,20 +151,29 @@ func (k *console) main() int {
 	}
 	k.src.start()
 	text := k.src.output()
-	if outFile && k.js == nil && term.IsTerminal(descriptor(out)) {
+	undo := func() {}
+	if k.term != nil {
+		text = k.text
+		if v, ok := k.opt.Err.(*visible); ok {
+			undo = v.redirect(text) // what else is told on this terminal
+		}
+	} else if out, ok := k.opt.Out.(*os.File); ok && k.js == nil && term.IsTerminal(descriptor(out)) {
 		text = &visible{w: text}
 	}
 	k.s.SetOutput(k.share(text))
 	if k.s.Input == nil && !k.opt.JSON {
 		k.s.Input = k.input
 	}
-	if k.tty && k.s.Clear == nil {
-		k.s.Clear = func() { io.WriteString(out, "\x1b[2J\x1b[H") }
+	if k.term != nil && k.s.Clear == nil {
+		k.s.Clear = k.term.screen.Clear
 	}
-	if k.tty && k.s.Progress == nil {
-		k.s.Progress = func(text string) { fmt.Fprintf(out, "\r\x1b[K%s", text) }
+	if k.term != nil && k.s.Progress == nil {
+		k.s.Progress = k.term.setStatus
 	}
-	defer k.src.close()
+	defer func() {
+		k.src.close()
+		undo()
+	}()
 
 	if k.opt.ScriptFile != "" {
 		k.pending = append(k.pending, "$<"+k.opt.ScriptFile)
@@ -191,6 +199,7 @@ func (k *console) main() int {
 	code := k.owner()
 
 	k.stop()
+	k.s.CloseCompletion()
 	k.wg.Wait()
 	k.endShare()
 	if err := k.s.CloseLog(); err != nil {
@@ -284,7 +293,7 @@ func (k *console) owner() int {
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			if k.js == nil {
+			if k.js == nil && k.term == nil {
 				k.say("\n") // what follows begins a line of its own
 			}
 			return k.quit(target.LeaveRunning)
@@ -376,7 +385,7 @@ func (k *console) line() (l sharing.Line, id any, err error) {
 		k.s.PrintBy(prompt+l.Text+"\n", func() {
 			k.typed(l.Text, prompt)
 			if k.js == nil {
-				io.WriteString(k.local, prompt+l.Text+"\n")
+				k.showLine(prompt, l.Text)
 			}
 		})
 		return l, nil, nil
@@ -392,8 +401,14 @@ func (k *console) line() (l sharing.Line, id any, err error) {
 		k.mu.Unlock()
 	}()
 	k.poke() // what changed before
+	if k.term != nil {
+		k.term.commandsNext(true)
+	}
 	l, id, err = k.take(ctx, k.prompting, "halted")
 	prompt = k.s.Prompt() // who holds the keyboard is no part of what was typed
+	if k.term != nil {
+		k.term.commandsNext(false)
+	}
 	switch {
 	case err != nil:
 	case !l.Local():
@@ -404,6 +419,15 @@ func (k *console) line() (l sharing.Line, id any, err error) {
 		k.s.PrintBy(prompt+sharing.Masked(l.Text)+"\n", func() { k.typed(l.Text, prompt) })
 	}
 	return l, id, err
+}
+
+// showLine shows a line that nobody types here, as if somebody did.
+func (k *console) showLine(prompt, line string) {
+	if k.text == nil {
+		io.WriteString(k.local, prompt+line+"\n")
+		return
+	}
+	k.text.typed(prompt, line)
 }
 
 // run runs one line; it returns what ends the session.
@@ -869,10 +893,31 @@ func (k *console) Event(ev engine.Event) {
 		k.tell(ev, k.render(ev, verbose, noisy))
 	} else if k.js == nil {
 		if text := k.render(ev, verbose, noisy); text != "" {
-			k.s.Print(text)
+			k.s.PrintStyled(styleOf(ev.Kind), text)
 		}
 	}
 	k.poke()
+}
+
+// where is which stop it is, and the current processor.
+func (k *console) where() (stop uint64, cpu int) {
+	if st := k.e.Stop(); st != nil {
+		stop = st.Number
+	}
+	return stop, k.e.Processor()
+}
+
+// styleOf is how the text of an event is shown.
+func styleOf(k target.EventKind) command.Style {
+	switch k {
+	case target.EventPrint, target.EventPrompt:
+		return command.Debuggee
+	case target.EventLost, target.EventClosed:
+		return command.Mistake
+	case target.EventModule:
+		return command.Aside
+	}
+	return command.Plain
 }
 
 // render is an event as text. Stops are shown by the command that waits for

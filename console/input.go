@@ -2,7 +2,6 @@ package console
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/term"
 )
 
 // source is where lines come from.
@@ -45,7 +42,7 @@ type keys struct {
 const (
 	maxLines     = 10000   // lines
 	maxLineBytes = 1 << 20 // bytes of a line
-	maxAhead     = 1 << 16 // bytes of keys
+	maxAhead     = 4 << 20 // bytes of lines at a terminal
 )
 
 // plain reads lines from a stream that is no terminal.
@@ -223,217 +220,6 @@ func interruptRead(in io.Reader) bool {
 		return f.Close() == nil
 	}
 	return false
-}
-
-// terminal is a line editor on a terminal.
-type terminal struct {
-	in, out *os.File
-	keys    keys
-	state   *term.State
-	t       *term.Terminal
-	gone    chan struct{}
-
-	mu     sync.Mutex
-	cond   *sync.Cond
-	ahead  []byte
-	eof    bool
-	asking bool // a prompt is shown: keys belong to the editor
-
-	lines chan result // of the ReadLine in flight
-	busy  bool        // one is in flight; the owner's
-}
-
-type result struct {
-	line string
-	err  error
-}
-
-// newTerminal takes the terminal over.
-func newTerminal(in, out *os.File, k keys) (*terminal, error) {
-	state, err := term.MakeRaw(descriptor(in))
-	if err != nil {
-		return nil, err
-	}
-	c := &terminal{in: in, out: out, keys: k, state: state, gone: make(chan struct{}), lines: make(chan result, 1)}
-	c.cond = sync.NewCond(&c.mu)
-	c.t = term.NewTerminal(struct {
-		io.Reader
-		io.Writer
-	}{editorInput{c}, out}, "")
-	return c, nil
-}
-
-func (c *terminal) start() { go c.read() }
-
-func (c *terminal) output() io.Writer { return c.t }
-
-// read takes keys from the keyboard all the time.
-func (c *terminal) read() {
-	defer close(c.gone)
-	buf := make([]byte, 256)
-	for {
-		n, err := c.in.Read(buf)
-		for _, b := range buf[:n] {
-			c.mu.Lock()
-			asking := c.asking
-			c.mu.Unlock()
-			switch {
-			case b == 0x03 && asking:
-				b = 0x15 // clears the line
-			case b < 0x20 && b != '\r' && b != '\n' && b != '\t' && b != 0x1b && b != 0x08 && (!asking || b == 0x03):
-				if c.keys.key(b) {
-					continue
-				}
-			}
-			if !asking && (b == '\r' || b == '\n') && c.aside() {
-				continue
-			}
-			c.mu.Lock()
-			if len(c.ahead) < maxAhead {
-				c.ahead = append(c.ahead, b)
-			}
-			c.cond.Broadcast()
-			c.mu.Unlock()
-			if !asking && (b == '\r' || b == '\n') {
-				c.keys.change()
-			}
-		}
-		if err != nil {
-			c.mu.Lock()
-			c.eof = true
-			c.cond.Broadcast()
-			c.mu.Unlock()
-			c.keys.change()
-			return
-		}
-	}
-}
-
-// aside serves a line that was typed while no prompt is shown and does not
-// wait for one.
-func (c *terminal) aside() bool {
-	c.mu.Lock()
-	from := bytes.LastIndexAny(c.ahead, "\r\n") + 1
-	line := string(c.ahead[from:])
-	c.mu.Unlock()
-	if !c.keys.line(line) {
-		return false
-	}
-	c.mu.Lock()
-	if from <= len(c.ahead) && string(c.ahead[from:]) == line {
-		c.ahead = c.ahead[:from]
-	}
-	c.mu.Unlock()
-	return true
-}
-
-// editorInput is the editor's view of the keyboard.
-type editorInput struct{ c *terminal }
-
-func (e editorInput) Read(b []byte) (int, error) {
-	c := e.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(c.ahead) == 0 && !c.eof {
-		c.cond.Wait()
-	}
-	if len(c.ahead) == 0 {
-		return 0, io.EOF
-	}
-	// One line at a time, so that what follows stays typed ahead.
-	n := len(c.ahead)
-	for i, k := range c.ahead {
-		if k == '\r' || k == '\n' {
-			n = i + 1
-			break
-		}
-	}
-	n = copy(b, c.ahead[:n])
-	c.ahead = c.ahead[n:]
-	return n, nil
-}
-
-func (c *terminal) ended() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.eof && len(c.ahead) == 0
-}
-
-func (c *terminal) first() (string, bool) {
-	if c.busy {
-		select {
-		case r := <-c.lines:
-			c.lines <- r
-			return r.line, r.err == nil
-		default:
-			return "", false
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := bytes.IndexAny(c.ahead, "\r\n")
-	return string(c.ahead[:max(n, 0)]), n >= 0
-}
-
-func (c *terminal) next(ctx context.Context, prompt string) (string, error) {
-	for {
-		if !c.busy {
-			if w, h, err := term.GetSize(descriptor(c.out)); err == nil && w > 0 && h > 0 {
-				c.t.SetSize(w, h)
-			}
-			c.t.SetPrompt(prompt)
-			c.ask(true)
-			c.busy = true
-			go func() {
-				l, err := c.t.ReadLine()
-				c.lines <- result{l, err}
-				c.keys.change()
-			}()
-		} else {
-			c.ask(true)
-		}
-		select {
-		case r := <-c.lines:
-			c.busy = false
-			c.ask(false)
-			if errors.Is(r.err, term.ErrPasteIndicator) {
-				r.err = nil
-			}
-			if c.keys.line(r.line) && r.err == nil {
-				continue
-			}
-			return r.line, r.err
-		case <-ctx.Done():
-			c.ask(false)
-			return "", ctx.Err()
-		}
-	}
-}
-
-func (c *terminal) ask(on bool) {
-	c.mu.Lock()
-	c.asking = on
-	c.mu.Unlock()
-}
-
-// close gives the terminal back. The reader blocked on the keyboard ends with
-// the process where the system cannot interrupt it.
-func (c *terminal) close() {
-	if c.busy {
-		io.WriteString(c.t, "\n")
-	}
-	term.Restore(descriptor(c.in), c.state)
-	if interruptRead(c.in) {
-		bounded(c.gone)
-	}
-	c.mu.Lock()
-	c.eof = true
-	c.ahead = nil
-	c.cond.Broadcast()
-	c.mu.Unlock()
-	if c.busy {
-		<-c.lines
-	}
 }
 
 // descriptor is the file's own number. File.Fd would make the file blocking,

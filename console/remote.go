@@ -1,7 +1,6 @@
 package console
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +26,7 @@ type RemoteOptions struct {
 	Commands []string // for the server, at the first prompt (-c)
 	Break    bool     // break in at once (-bonc)
 	JSON     bool     // see JSON.md
+	Terminal Terminal // how a terminal is used
 	// EndWait and Signals are as in Options.
 	EndWait time.Duration
 	Signals <-chan os.Signal
@@ -66,6 +66,7 @@ type remote struct {
 	src  source
 	out  io.Writer // what the person sees
 	tty  bool
+	term *terminal // with an editor; nil: none
 	js   *remoteJSON
 	wg   sync.WaitGroup
 
@@ -187,21 +188,15 @@ func (r *remote) setup() {
 	if r.js != nil {
 		hooks = keys{key: func(byte) bool { return true }, line: func(string) bool { return false }, change: r.poke}
 	}
-	in, isFile := r.opt.In.(*os.File)
-	out, outFile := r.opt.Out.(*os.File)
-	if isFile && outFile && r.js == nil && term.IsTerminal(descriptor(in)) && term.IsTerminal(descriptor(out)) {
-		t, err := newTerminal(in, out, hooks)
-		if err != nil {
-			fmt.Fprintf(r.opt.Err, "The terminal cannot be used as one: %v. Lines are read as they are.\n", err)
-		} else {
-			r.src, r.tty = t, true
+	if r.js == nil {
+		if t := openTerminal(r.opt.In, r.opt.Out, r.opt.Err, r.opt.Terminal, hooks); t != nil {
+			r.src, r.tty, r.term, r.out = t, true, t, t.styled(nil)
+			return
 		}
 	}
-	if r.src == nil {
-		r.src = newPlain(r.opt.In, r.opt.Out, hooks)
-	}
+	r.src = newPlain(r.opt.In, r.opt.Out, hooks)
 	r.out = r.src.output()
-	if outFile && term.IsTerminal(descriptor(out)) {
+	if out, ok := r.opt.Out.(*os.File); ok && term.IsTerminal(descriptor(out)) {
 		// What others type and print is shown, and does not act.
 		r.out = &visible{w: r.out}
 	}
@@ -209,9 +204,7 @@ func (r *remote) setup() {
 
 // harmless is a text without control characters that could act.
 func harmless(text string) string {
-	var b bytes.Buffer
-	(&visible{w: &b}).Write([]byte(text))
-	return b.String()
+	return string((&visible{}).clean([]byte(text)))
 }
 
 func (r *remote) poke() {
@@ -568,6 +561,9 @@ func (r *remote) read(prompt string) (string, error) {
 	p := prompt
 	if again {
 		p = ""
+	}
+	if r.term != nil {
+		r.term.commandsNext(strings.HasSuffix(prompt, "> ") && prompt != "Input> ")
 	}
 	line, err := r.src.next(ctx, p)
 	r.mu.Lock()

@@ -32,6 +32,13 @@ func (t tee) Write(b []byte) (int, error) {
 	return t.local.Write(b)
 }
 
+// WriteStyled implements command.StyledWriter.
+func (t tee) WriteStyled(st command.Style, b []byte) (int, error) {
+	t.hub.Append(sharing.Entry{Kind: sharing.EntryText, Text: string(b)})
+	command.WriteStyled(t.local, st, string(b))
+	return len(b), nil
+}
+
 // share begins to share: text is where this console's own text goes.
 func (k *console) share(text io.Writer) io.Writer {
 	k.local = text
@@ -265,7 +272,7 @@ func (k *console) tell(ev engine.Event, text string) {
 	k.s.PrintBy(text, func() {
 		k.s.Share.Append(e)
 		if k.js == nil {
-			io.WriteString(k.local, text)
+			command.WriteStyled(k.local, styleOf(ev.Kind), text)
 		}
 	})
 }

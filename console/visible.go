@@ -34,6 +34,29 @@ type visible struct {
 func (v *visible) Write(b []byte) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if _, err := v.w.Write(v.clean(b)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// redirect has what is written go elsewhere, past what makes it visible; undo
+// takes that back.
+func (v *visible) redirect(w io.Writer) (undo func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	old := v.w
+	v.w = w
+	return func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.w = old
+	}
+}
+
+// clean makes control characters visible. The beginning of a character waits for
+// its rest. v.mu, or whoever v belongs to, keeps others away.
+func (v *visible) clean(b []byte) []byte {
 	in := b
 	if len(v.tail) > 0 {
 		in = append(v.tail, b...)
@@ -70,8 +93,5 @@ func (v *visible) Write(b []byte) (int, error) {
 		}
 		in = in[n:]
 	}
-	if _, err := v.w.Write(out); err != nil {
-		return 0, err
-	}
-	return len(b), nil
+	return out
 }

@@ -160,6 +160,20 @@ func (s *Screen) Clear() {
 	s.flush(&b)
 }
 
+// End ends what is drawn: the cursor stands at the beginning of a line below all
+// output.
+func (s *Screen) End() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b bytes.Buffer
+	s.erase(&b)
+	if s.col > 0 {
+		b.WriteString("\r\n")
+	}
+	s.col, s.hang, s.full = 0, false, false
+	s.flush(&b)
+}
+
 // Raw writes control sequences that move nothing.
 func (s *Screen) Raw(t string) {
 	s.mu.Lock()

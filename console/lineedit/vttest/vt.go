@@ -230,7 +230,8 @@ func (s *Screen) All() []string {
 	for i := range s.rows {
 		t := s.rows[i].text()
 		if n := len(s.rows[i].cells); s.rows[i].wrapped && s.rows[i].cells[n-1].text == " " {
-			t += " " // a blank that was written, not one that nothing was written to
+			// The blanks were written, and stand within the line.
+			t += strings.Repeat(" ", n-uniseg.StringWidth(t))
 		}
 		if joins {
 			out[len(out)-1] += t
