@@ -427,8 +427,7 @@ func (c *Call) reloadUnloaded(r reload) error {
 }
 
 func cmdLoadSymbols(c *Call) error {
-	set, err := c.symbolSet()
-	if err != nil {
+	if _, err := c.symbolSet(); err != nil {
 		return err
 	}
 	var o symbols.LoadOptions
@@ -457,7 +456,7 @@ func cmdLoadSymbols(c *Call) error {
 	if _, err := c.S.Engine.Modules(c.Ctx); err != nil {
 		return err
 	}
-	set = c.S.Engine.SymbolSet()
+	set := c.S.Engine.SymbolSet()
 	var bases []uint64
 	for _, m := range c.S.Engine.KnownModules() {
 		if nameFits(name, &m) {
@@ -483,7 +482,7 @@ func cmdLoadSymbols(c *Call) error {
 		loaded[b] = st.State == symbols.PDB || st.State == symbols.InImage
 	}
 	var all []symbols.Status
-	err = set.LoadAll(c.Ctx, bases, o, func(st symbols.Status) { all = append(all, st) })
+	err := set.LoadAll(c.Ctx, bases, o, func(st symbols.Status) { all = append(all, st) })
 	for _, st := range byBase(all) {
 		switch {
 		case loaded[st.Base]:
