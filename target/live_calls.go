@@ -308,15 +308,16 @@ func (l *Live) stepOff(status kdproto.Status) (done bool, err error) {
 		l.setState(StateHalted)
 		pc := l.arch.Canon(s.ProgramCounter)
 		l.stop = &Stop{Number: l.stops, Processor: int(s.Processor), Processors: int(s.NumberProcessors), PC: pc, Exception: &s.Exception}
+		// The target takes out the breakpoints inside the bytes that it reports.
+		err = l.takeOut(pc, 16)
 		if slices.Contains(l.wanted, pc) {
 			// The next instruction has a breakpoint, too: that is a hit.
 			s.Exception.Code = kdproto.StatusBreakpoint
 			l.stop = nil
-			l.takeOut(pc, 16)
 			l.halted(s, StopException, nil, "")
 			return true, nil
 		}
-		return false, nil
+		return false, err
 	}
 }
 
