@@ -94,6 +94,11 @@ func (v cppEnv) Type(name string) (types.Type, bool, error) {
 	v.s.listed(v.ctx)
 	t, err := set.FindType(v.ctx, name)
 	if err != nil {
+		if mod, _ := symbols.Split(name); mod != "" && v.ctx.Err() == nil {
+			if st, ok := set.Named(mod); ok && (st.State == symbols.Exports || st.State == symbols.None) {
+				return types.Type{}, false, noValue(st.Name + " has no symbol file, so that its types and variables are not known; dt " + mod + "!* says why")
+			}
+		}
 		if errors.Is(err, symbols.ErrNotFound) {
 			return types.Type{}, false, nil
 		}
@@ -136,8 +141,16 @@ func (v cppEnv) Symbol(name string) (cexpr.Value, bool, error) {
 			return val, true, nil
 		}
 		var missing *symbols.NoSymbolsError
-		if err != nil && (v.ctx.Err() != nil || errors.As(err, &missing)) {
-			return none, false, err
+		switch {
+		case v.ctx.Err() != nil:
+			return none, false, context.Cause(v.ctx)
+		case errors.As(err, &missing):
+			return none, false, noValue(err.Error())
+		}
+		if mod, _ := symbols.Split(name); mod != "" {
+			if st, ok := set.Named(mod); ok && (st.State == symbols.Exports || st.State == symbols.None) {
+				return none, false, noValue(st.Name + " has no symbol file, so that its types and variables are not known; dt " + mod + "!* says why")
+			}
 		}
 		return none, false, nil
 	}

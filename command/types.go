@@ -282,7 +282,21 @@ type subject struct {
 func (c *Call) typeNamed(r *typeRequest) error {
 	s, err := c.findType(r)
 	if err != nil {
-		return err
+		if r.addr == nil && strings.ContainsAny(r.name, "+-@(") && c.evaluates(r.name) {
+			// No name, but an expression.
+			if err := c.typeAddress(r, r.name); err != nil {
+				return err
+			}
+			if len(r.words) == 0 {
+				return c.typeAt(r)
+			}
+			r.name = strings.Trim(r.words[0].text, `"`)
+			r.words = r.words[1:]
+			s, err = c.findType(r)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	c.S.lastType = r.name
 	// What follows are fields, and an address.
@@ -559,9 +573,9 @@ func (c *Call) noType(name string, err error) error {
 		b.WriteString(".")
 		switch {
 		case st.Err != nil:
-			fmt.Fprintf(&b, "\n%s", upper(st.Err.Error()))
+			fmt.Fprintf(&b, "\n%s", st.Err.Error())
 		case err != nil:
-			fmt.Fprintf(&b, "\n%s", upper(err.Error()))
+			fmt.Fprintf(&b, "\n%s", err.Error())
 		}
 		if n := len(st.Tried); n > 0 {
 			b.WriteString("\nIt was looked for here:")
@@ -571,8 +585,6 @@ func (c *Call) noType(name string, err error) error {
 			if n > 8 {
 				fmt.Fprintf(&b, "\n    and in %d places more", n-8)
 			}
-		} else if p, _ := set.Paths(); p.Empty() {
-			b.WriteString("\nThere is no symbol path: .sympath or .symfix sets one.")
 		}
 	}
 	return phrased(b.String())

@@ -28,15 +28,28 @@ func (p *Peek) Read(_ context.Context, addr uint64, b []byte) (int, error) {
 const maxGather = 64
 
 // Gather runs f with the memory that is known of the halt. What f wanted and
-// was not there is fetched in one exchange, all of it, and f runs again, until
-// it wants nothing more. So f must begin anew every time: only what its last
-// run made counts.
+// was not there is fetched in one exchange, all of it, and f runs again, until it
+// wants nothing more. So f must begin anew every time: only what its last run
+// made counts. After 64 exchanges what is still missing counts as memory that
+// cannot be read.
 func (e *Engine) Gather(ctx context.Context, f func(m *Peek) error) error {
 	h, a, err := e.view()
 	if err != nil {
 		return err
 	}
-	return e.look(ctx, h, a, func(v *view) error { return f(&Peek{v}) })
+	for round := 0; ; round++ {
+		v := e.newView(ctx, h, a)
+		err := f(&Peek{v})
+		if len(v.missing) == 0 || round == maxGather {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := v.fetch(false); err != nil {
+			return err
+		}
+	}
 }
 
 // Want is a piece of virtual memory that somebody is about to read, and what

@@ -143,7 +143,7 @@ func size(t types.Type) uint64 {
 // near is the word that begins s.
 func near(s string) string {
 	n := 0
-	for n < len(s) && isName(s[n]) {
+	for n < len(s) && (isName(s[n]) || n > 0 && (s[n] == '!' && n+1 < len(s) && s[n+1] != '=' || s[n] == ':' && strings.HasPrefix(s[n-1:], "::") || strings.HasPrefix(s[n:], "::"))) {
 		n++
 	}
 	if n == 0 && s != "" {
@@ -817,7 +817,7 @@ func (e *evaluator) field(n *node) (Value, error) {
 	}
 	t, m, err := v.Type.Find(n.text)
 	if err != nil {
-		return Value{}, e.wrap(expr.Resolve, n, err)
+		return Value{}, e.fail(expr.Resolve, n, "%s", err.Error())
 	}
 	if m.Kind == sym.StaticField {
 		name := m.Of.Name + "::" + m.Name
@@ -1035,7 +1035,7 @@ func (e *evaluator) macro(n *node) (Value, error) {
 	case "FIELD_OFFSET", "RTL_FIELD_SIZE", "RTL_SIZEOF_THROUGH_FIELD":
 		t, at, err := n.typ.Path(n.field)
 		if err != nil {
-			return Value{}, e.wrap(expr.Resolve, n, err)
+			return Value{}, e.fail(expr.Resolve, n, "%s", err.Error())
 		}
 		switch n.text {
 		case "FIELD_OFFSET":
@@ -1054,7 +1054,7 @@ func (e *evaluator) macro(n *node) (Value, error) {
 		}
 		_, at, err := n.typ.Path(n.field)
 		if err != nil {
-			return Value{}, e.wrap(expr.Resolve, n, err)
+			return Value{}, e.fail(expr.Resolve, n, "%s", err.Error())
 		}
 		p := number(types.UInt64, e.bits(v)-at)
 		p.Type = types.PointerTo(n.typ, e.pointer())
@@ -1085,7 +1085,7 @@ func (e *evaluator) macro(n *node) (Value, error) {
 		}
 		t, at, err := v.Type.Path(n.field)
 		if err != nil {
-			return Value{}, e.wrap(expr.Resolve, n, err)
+			return Value{}, e.fail(expr.Resolve, n, "%s", err.Error())
 		}
 		return truth(e.bits(b) >= at+size(t)), nil
 	}

@@ -1,6 +1,7 @@
 package cexpr
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -783,9 +784,18 @@ func (p *parser) typeIn() (types.Type, bool, error) {
 		p.i = at
 		return types.Type{}, false, nil
 	}
-	t, ok, err := p.typeName(false)
+	// With a star in front of the parenthesis it can be nothing else.
+	end := strings.IndexByte(p.s[p.i:], ')')
+	must := end > 0 && strings.HasSuffix(strings.TrimRight(p.s[p.i:p.i+end], " \t"), "*")
+	t, ok, err := p.typeName(must)
 	if err == nil && ok && !p.has(")") {
 		ok = false
+	}
+	if err != nil && !must {
+		var e *expr.Error
+		if errors.As(err, &e) && e.Err != nil {
+			err, ok = nil, false // it may still be a variable
+		}
 	}
 	if err != nil || !ok {
 		p.i = at
