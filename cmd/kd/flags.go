@@ -13,41 +13,44 @@ import (
 // matter, options of one letter without argument can be merged (-rnv), -k may
 // stand without a value.
 type flags struct {
-	kernel     *string // -k; nil: not given
-	demo       bool
-	commands   []string // -c, in order
-	script     string   // -cf
-	log        string
-	logAppend  bool
-	breakIn    bool // -b, -bonc
-	firstLoad  bool // -d
-	firstExc   bool // -x
-	noisy      bool
-	verbose    bool
-	quiet      bool // -kqm
-	noio       bool
-	json       bool
-	takeOver   bool
-	servers    *string // -QR; nil: not given; "": everywhere
-	password   string  // -passwordfile
-	keygen     bool
-	port       string   // -port, of -keygen
-	hostip     string   // -hostip, of -keygen
-	doors      []string // -server
-	remote     *string  // -remote
-	clines     int      // -clines; 0: the default
-	clinesText string
-	audit      string // -audit
-	as         string // -as
-	version    bool
-	help       bool
-	given      []string // the names of all options
-	extensions []string // -a, in order
-	symbols    string   // -y
-	images     string   // -i
-	sources    string   // -srcpath
-	lines      bool     // -lines
-	loadAll    bool     // -s
+	kernel          *string // -k; nil: not given
+	demo            bool
+	commands        []string // -c, in order
+	script          string   // -cf
+	log             string
+	logAppend       bool
+	breakIn         bool // -b, -bonc
+	firstLoad       bool // -d
+	firstExc        bool // -x
+	noisy           bool
+	verbose         bool
+	quiet           bool // -kqm
+	noio            bool
+	json            bool
+	takeOver        bool
+	servers         *string // -QR; nil: not given; "": everywhere
+	password        string  // -passwordfile
+	keygen          bool
+	port            string   // -port, of -keygen
+	hostip          string   // -hostip, of -keygen
+	doors           []string // -server
+	remote          *string  // -remote
+	clines          int      // -clines; 0: the default
+	clinesText      string
+	noShell, secure bool
+	audit           string // -audit
+	as              string // -as
+	version         bool
+	help            bool
+	given           []string // the names of all options
+	extensions      []string // -a, in order
+	symbols         string   // -y
+	images          string   // -i
+	sources         string   // -srcpath
+	lines           bool     // -lines
+	loadAll         bool     // -s
+
+	noColor bool // -nocolor
 }
 
 // option is one row of the table. A one-letter row with a toggle can be
@@ -76,6 +79,7 @@ func options() []option {
 		{[]string{"logo"}, "<file>", "write a log file, overwriting it", nil, func(f *flags, v string) { f.log, f.logAppend = v, false }},
 		{[]string{"loga"}, "<file>", "append to a log file", nil, func(f *flags, v string) { f.log, f.logAppend = v, true }},
 		{[]string{"noio"}, "", "no input and no output here; -c and the log still work", func(f *flags) { f.noio = true }, nil},
+		{[]string{"nocolor"}, "", "no colours on the terminal, as with NO_COLOR in the environment", func(f *flags) { f.noColor = true }, nil},
 		{[]string{"json"}, "", "events and results as JSON lines", func(f *flags) { f.json = true }, nil},
 		{[]string{"takeover"}, "", "take the link over from the client that holds it", func(f *flags) { f.takeOver = true }, nil},
 		{[]string{"server"}, "<transport>", "share the session at a door, as .server does; may be given again", nil, func(f *flags, v string) { f.doors = append(f.doors, v) }},

@@ -180,7 +180,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return console.Run(end, console.Options{
 		In: stdin, Out: stdout, Err: stderr, Session: s, Engine: e,
 		Commands: f.commands, ScriptFile: f.script, JSON: f.json, NoIO: f.noio, Noisy: f.noisy, Verbose: f.verbose,
-		Versions: banner(), Trace: trace,
+		Versions: banner(), Trace: trace, Terminal: f.terminal(),
 	})
 }
 

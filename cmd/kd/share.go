@@ -132,7 +132,7 @@ func runRemote(f *flags, stdin io.Reader, stdout, stderr io.Writer) int {
 		lines = -1 // a program wants what happens, not what happened
 	}
 	code, err := console.RunRemote(ctx, console.RemoteOptions{
-		In: stdin, Out: stdout, Err: stderr, Commands: f.commands, Break: f.breakIn, JSON: f.json,
+		In: stdin, Out: stdout, Err: stderr, Commands: f.commands, Break: f.breakIn, JSON: f.json, Terminal: f.terminal(),
 		Join: func(ctx context.Context, v sharing.Viewer) (*sharing.Client, error) {
 			return sharing.Join(ctx, sharing.ClientOptions{
 				Dial: d.dial, Where: t.String(), Release: version.Release, Name: f.as, ReadOnly: readOnly, Lines: lines, Fatal: passwordFault,
