@@ -83,6 +83,8 @@ type Session struct {
 	lastE    string
 	typing   // of C++ expressions, dt and !list
 
+	guards guards // what was forbidden
+
 	frames int // of .kframes; 0: the default
 
 	source sourceState

@@ -27,6 +27,7 @@ func families() []*Command {
 		sourceCommands,
 		controlCommands,
 		shareCommands,
+		guardCommands,
 		netCommands,
 		extensionCommands,
 	} {

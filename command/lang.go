@@ -286,6 +286,9 @@ func (s *Session) statement(ctx context.Context, text string, i, base int) (int,
 		}
 		return st.end, &Fault{Words: "Syntax error", At: text[i:], Help: help, stmt: text[i:st.end], pos: st.name0 - i}
 	}
+	if err := s.allowed(st.cmd); err != nil {
+		return st.end, err
+	}
 	p := &phrase{s: s, ctx: ctx, text: text, i: st.arg0, start: i, base: base}
 	if f, ok := grammar[st.cmd.Names[0]]; ok && st.cmd.Run == nil {
 		// What is left behind a block is not known before it is read; a word of

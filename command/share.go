@@ -45,5 +45,8 @@ func (s *Session) mayQuit(name string) error {
 	if !s.Actor.Local() && name != "qq" {
 		return fmt.Errorf("%s of a client does not end the session: CTRL+B or .remote_exit leaves it, qq ends it for everybody", name)
 	}
+	if s.guards.quit != "" {
+		return errors.New("the quit lock is set; .quit_lock /q with its password removes it, and .quit_lock tells it")
+	}
 	return nil
 }

@@ -82,6 +82,7 @@ type remote struct {
 	early    map[uint64]bool    // lines that went out beside the one in flight
 	clean    bool               // nothing was shown since it was typed
 	shown    bool               // a prompt stands at the end of what is shown
+	stands   string             // which
 	ask      context.CancelFunc // ends the reading of a line
 	leave    bool
 	quits    bool // the last line ends the session for everybody
@@ -412,7 +413,11 @@ func (r *remote) Entry(e sharing.Entry, mine uint64) {
 	if text != "" {
 		r.breakLocked()
 	}
-	if r.prompt == "" || !r.shown {
+	switch {
+	case r.prompt == "" || !r.shown:
+		r.wakeLocked()
+	case r.prompt != r.stands: // somebody else holds the keyboard
+		r.breakLocked()
 		r.wakeLocked()
 	}
 	r.mu.Unlock()
@@ -551,7 +556,7 @@ func (r *remote) read(prompt string) (string, error) {
 		return "", context.Canceled
 	}
 	again := r.shown && !r.tty
-	r.ask, r.shown = cancel, true
+	r.ask, r.shown, r.stands = cancel, true, prompt
 	r.mu.Unlock()
 	select {
 	case <-r.c.Done():

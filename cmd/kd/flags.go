@@ -13,42 +13,43 @@ import (
 // matter, options of one letter without argument can be merged (-rnv), -k may
 // stand without a value.
 type flags struct {
-	kernel          *string // -k; nil: not given
-	demo            bool
-	commands        []string // -c, in order
-	script          string   // -cf
-	log             string
-	logAppend       bool
-	breakIn         bool // -b, -bonc
-	firstLoad       bool // -d
-	firstExc        bool // -x
-	noisy           bool
-	verbose         bool
-	quiet           bool // -kqm
-	noio            bool
-	json            bool
-	takeOver        bool
-	servers         *string // -QR; nil: not given; "": everywhere
-	password        string  // -passwordfile
-	keygen          bool
-	port            string   // -port, of -keygen
-	hostip          string   // -hostip, of -keygen
-	doors           []string // -server
-	remote          *string  // -remote
-	clines          int      // -clines; 0: the default
-	clinesText      string
-	noShell, secure bool
-	audit           string // -audit
-	as              string // -as
-	version         bool
-	help            bool
-	given           []string // the names of all options
-	extensions      []string // -a, in order
-	symbols         string   // -y
-	images          string   // -i
-	sources         string   // -srcpath
-	lines           bool     // -lines
-	loadAll         bool     // -s
+	kernel     *string // -k; nil: not given
+	demo       bool
+	commands   []string // -c, in order
+	script     string   // -cf
+	log        string
+	logAppend  bool
+	breakIn    bool // -b, -bonc
+	firstLoad  bool // -d
+	firstExc   bool // -x
+	noisy      bool
+	verbose    bool
+	quiet      bool // -kqm
+	noio       bool
+	json       bool
+	takeOver   bool
+	servers    *string // -QR; nil: not given; "": everywhere
+	password   string  // -passwordfile
+	keygen     bool
+	port       string   // -port, of -keygen
+	hostip     string   // -hostip, of -keygen
+	doors      []string // -server
+	remote     *string  // -remote
+	clines     int      // -clines; 0: the default
+	clinesText string
+	noShell    bool
+	secure     bool
+	audit      string // -audit
+	as         string // -as
+	version    bool
+	help       bool
+	given      []string // the names of all options
+	extensions []string // -a, in order
+	symbols    string   // -y
+	images     string   // -i
+	sources    string   // -srcpath
+	lines      bool     // -lines
+	loadAll    bool     // -s
 
 	noColor bool // -nocolor
 }
@@ -87,6 +88,8 @@ func options() []option {
 		{[]string{"clines"}, "<n>", "lines of history for those who join later; with -remote: wanted", nil, func(f *flags, v string) { f.clinesText = v }},
 		{[]string{"as"}, "<name>", "with -remote: the name that the others see (machine\\user)", nil, func(f *flags, v string) { f.as = v }},
 		{[]string{"audit"}, "<file>", "append who joined and who ran what, as JSON lines", nil, func(f *flags, v string) { f.audit = v }},
+		{[]string{"noshell"}, "", "forbid .shell to everybody", func(f *flags) { f.noShell = true }, nil},
+		{[]string{"secure"}, "", "Secure Mode: without .shell, .writemem and .quit_lock, for good", func(f *flags) { f.secure = true }, nil},
 		{[]string{"passwordfile"}, "<file>", "its first line is the password for server=@{}, -server and -remote without one (else OPENKD_PASSWORD)", nil, func(f *flags, v string) { f.password = v }},
 		{[]string{"QR"}, "<machine>", "list the servers of a machine, or of the local network; goes with -json alone", nil, func(f *flags, v string) { f.servers = &v }},
 		{[]string{"keygen"}, "", "make a key for network debugging and print what to type on both sides", func(f *flags) { f.keygen = true }, nil},
@@ -107,8 +110,6 @@ var later = map[string]string{
 	"kl":       "local kernel debugging (-kl) needs Windows' own interface and is not supported",
 	"kx":       "EXDI (-kx) is not a KD link and is not supported",
 	"z":        "dump files (-z) are not read yet",
-	"secure":   "Secure Mode is not there yet",
-	"noshell":  "there is no .shell, so -noshell has nothing to forbid",
 	"ee":       "only the MASM evaluator is there",
 	"p":        "kd debugs kernels; processes are not supported",
 	"cfr":      "a script that runs again after each restart (-cfr) is not there yet; use -cf",

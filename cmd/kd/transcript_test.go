@@ -92,7 +92,8 @@ var (
 	lost       = regexp.MustCompile(`((?:connection to \S+ is lost|said anything) \()[^\n]*(\)[:.] )`) // an end or a reset
 	peerPort   = regexp.MustCompile(`(refused by [0-9.]+:)\d+`)
 	cutPrompt  = regexp.MustCompile(`(?m)^(\[[^\]\n]*\] )?(\d: )?kd> \n`) // others' words came between
-	guestAt    = regexp.MustCompile(`\((tcp|ssl) [0-9.\[\]:a-f]+\)`)      // who shares a session
+	auditNow   = regexp.MustCompile(`("time":"|"duration":|"peer":"tcp )[^",}]*`)
+	guestAt    = regexp.MustCompile(`\((tcp|ssl) [0-9.\[\]:a-f]+\)`) // who shares a session
 	stampText  = regexp.MustCompile(`(at|active|since) [A-Z][a-z]{2} [A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d \d{4}`)
 	machine    = regexp.MustCompile(`(Server=|server=|-QR )` + regexp.QuoteMeta(hostName()) + `\b`)
 	offerPort  = regexp.MustCompile(`(come from [0-9.]+:)\d+`)
@@ -141,6 +142,7 @@ func normalise(s string, at *stage) string {
 	}
 	s = lost.ReplaceAllString(s, "$1<why>$2")
 	s = peerPort.ReplaceAllString(s, "$1<port>")
+	s = auditNow.ReplaceAllString(s, "$1<now>")
 	s = guestAt.ReplaceAllString(s, "($1 <peer>)")
 	s = stampText.ReplaceAllString(s, "$1 <now>")
 	s = machine.ReplaceAllString(s, "$1<host>")
