@@ -111,6 +111,50 @@ func (s *Session) atLine(addr uint64) string {
 	return fmt.Sprintf(" [%s @ %d]", visible(l.File), l.Line.Line)
 }
 
+// frameLines are the lines of source of frames as k shows them, " [file @ line]", nil
+// where lines are not shown. What was built into a function stands where it is called
+// in what is around it.
+func (c *Call) frameLines(st *engine.Stack) []string {
+	set := c.S.Engine.SymbolSet()
+	if !c.S.source.lines || set == nil {
+		return nil
+	}
+	text := func(l *sym.Line) string {
+		if l.File == "" {
+			return ""
+		}
+		return fmt.Sprintf(" [%s @ %d]", visible(l.File), l.Line)
+	}
+	out := make([]string, len(st.Frames))
+	var inlined []sym.Scope // around the frame, outermost first; what is left of them
+	inside := false
+	for i := range st.Frames {
+		f := &st.Frames[i]
+		at := f.PC
+		if !f.Exact {
+			at-- // behind a call
+		}
+		if !inside {
+			if l, ok := c.S.Engine.LineAt(c.Ctx, at, false); ok {
+				out[i] = text(&l.Line)
+			}
+			if inlined = nil; f.Inline != "" {
+				scopes, _ := set.Scopes(c.Ctx, at)
+				for _, s := range scopes {
+					if s.Inlined && s.Name != "" {
+						inlined = append(inlined, s)
+					}
+				}
+			}
+		} else if n := len(inlined); n > 0 {
+			out[i] = text(&inlined[n-1].Call)
+			inlined = inlined[:n-1]
+		}
+		inside = f.Inline != ""
+	}
+	return out
+}
+
 // currentSource is the file that `:123` is in: the current one, or that of the
 // current function.
 func (s *Session) currentSource(ctx context.Context) string {

@@ -16,7 +16,7 @@ func stackCommands() []*Command {
 	f := "Stacks"
 	return []*Command{
 		{Names: []string{"k", "kb", "kc", "kf", "kL", "kn", "kp", "kP", "kv"}, Family: f, Glued: true, Run: cmdStack,
-			Summary: "show the stack; letters: b arguments, c names only, f sizes of frames, p and P parameters, v arguments and trap frames, n numbers, L no lines of source",
+			Summary: "show the stack; letters: b arguments, c names only, f sizes of frames, p and P parameters, v arguments and trap frames, n numbers, L no lines of source, which .lines shows",
 			Usage:   "[processor]k[b|p|P|v][c][n][f][L][M] [frames]\nk = stack-pointer [frames]\nk = stack-pointer instruction-pointer frames (x86: k = ebp [frames], k = ebp esp eip)", Example: "kb 10"},
 		{Names: []string{"kd"}, Family: f, Run: cmdStackData, Summary: "show what lies on the stack, pointer by pointer, with names", Usage: "kd [count]", Example: "kd 20"},
 		{Names: []string{".kframes"}, Family: f, NoTarget: true, Run: cmdStackDepth, Summary: "show or set how many frames k shows", Usage: ".kframes [frames]", Example: ".kframes 0n40"},
@@ -33,6 +33,7 @@ func stackCommands() []*Command {
 type stackShape struct {
 	args, traps, bare, sizes bool
 	params                   byte // p or P; 0: none
+	noLines                  bool
 }
 
 // stackLetters reads the letters of k.
@@ -58,9 +59,10 @@ func (c *Call) stackLetters() (s stackShape, args string, err error) {
 			s.sizes = true
 		case 'p', 'P':
 			s.params = letters[i]
-		case 'n', 'N', 'l', 'L', 'm', 'M':
-			// Numbers are shown always, lines of source never, and there are no
-			// links.
+		case 'l', 'L':
+			s.noLines = true
+		case 'n', 'N', 'm', 'M':
+			// Numbers are shown always, and there are no links.
 		default:
 			return s, "", c.Fault("Syntax error", c.Args, "k knows the letters b c f L M n p P v, not %q", letters[i])
 		}
@@ -212,6 +214,10 @@ func (c *Call) showStack(st *engine.Stack, shape stackShape) error {
 			return err
 		}
 	}
+	var lines []string
+	if !shape.noLines && !shape.bare {
+		lines = c.frameLines(st)
+	}
 	var b strings.Builder
 	b.WriteString(c.stackHeader(shape) + "\n")
 	guessed, lost := false, false
@@ -230,6 +236,9 @@ func (c *Call) showStack(st *engine.Stack, shape stackShape) error {
 		}
 		if params != nil && len(params[i]) > 0 {
 			name = c.withParams(name, params[i], shape.params == 'P')
+		}
+		if lines != nil {
+			name += lines[i]
 		}
 		fmt.Fprintf(&b, "%02x ", f.Number)
 		if shape.bare {
@@ -519,7 +528,11 @@ func (c *Call) frameLine(f *engine.Frame) string {
 	if c.S.pointerSize() == 4 {
 		at = f.FP
 	}
-	return fmt.Sprintf("%02x %s %s     %s\n", f.Number, c.S.addr(at), c.S.addr(f.Return), c.frameName(f))
+	line := ""
+	if l := c.frameLines(&engine.Stack{Frames: []engine.Frame{*f}}); l != nil {
+		line = l[0]
+	}
+	return fmt.Sprintf("%02x %s %s     %s%s\n", f.Number, c.S.addr(at), c.S.addr(f.Return), c.frameName(f), line)
 }
 
 func cmdFrame(c *Call) error {
