@@ -403,7 +403,7 @@ func (v cppEnv) Write(addr uint64, b []byte) error {
 
 // Masm implements cexpr.Env.
 func (v cppEnv) Masm(text string) (uint64, error) {
-	return expr.Eval(text, env{v.ctx, v.s}, expr.Options{Radix: v.s.radix})
+	return expr.Eval(text, env(v), expr.Options{Radix: v.s.radix})
 }
 
 // evalCpp is Session.Eval where C++ is the evaluator.

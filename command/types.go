@@ -39,20 +39,17 @@ type typeRequest struct {
 	typesOnly           bool
 	size                int64 // -s; -1: any
 	list                string
-	elements            int // -a of what is named: a number, -1 all, 0 none
 
-	name    string
-	prefix  bool // -y name
-	words   []typeWord
-	addr    *uint64
-	addrAt  string
-	repeats bool
+	name   string
+	prefix bool // -y name
+	words  []typeWord
+	addr   *uint64
+	addrAt string
 }
 
 type typeWord struct {
-	text            string
-	prefix, isName  bool
-	quoted, address bool
+	text           string
+	prefix, isName bool
 }
 
 // typeArgs splits arguments at blanks; parentheses, brackets and quotes hold
@@ -235,7 +232,7 @@ func cmdType(c *Call) error {
 		if c.S.lastType == "" {
 			return c.Fault("Syntax error", ".", "there was no type before")
 		}
-		r.name, r.repeats = c.S.lastType, true
+		r.name = c.S.lastType
 		mod, name := symbols.Split(r.name)
 		c.Printf("Using sym %s\n", strings.TrimPrefix(name, mod+"!"))
 	}
@@ -272,7 +269,6 @@ func (c *Call) typeAddress(r *typeRequest, text string) error {
 // subject is a type, perhaps with a value.
 type subject struct {
 	t      types.Type
-	typed  string // the name, as the line above it shows
 	header string
 	value  cexpr.Value
 	has    bool // value

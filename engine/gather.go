@@ -130,6 +130,9 @@ func (f *fetcher) want(w Want) {
 		f.v.note(f.v.a.Canon(w.Addr+uint64(n)), w.Len-n)
 	}
 	for _, d := range w.Then {
+		if int64(d.Offset)+int64(f.ps) > int64(w.Len) {
+			continue // it is no part of what is wanted
+		}
 		if int64(d.Offset)+int64(f.ps) <= int64(n) { // the pointer is known
 			if to := f.v.a.Canon(uintOf(b[d.Offset : int(d.Offset)+f.ps])); to != 0 {
 				f.left--
