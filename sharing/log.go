@@ -110,11 +110,11 @@ func (l *entryLog) encoded(seq uint64) []byte {
 }
 
 // take appends the encodings of the entries behind after to b, an array of
-// CBOR without its head, and returns how many there are and the number of the
+// CBOR without its head, until it has most bytes, and returns how many there are and the number of the
 // last one.
-func (l *entryLog) take(b []byte, after uint64) ([]byte, int, uint64) {
+func (l *entryLog) take(b []byte, after uint64, most int) ([]byte, int, uint64) {
 	n := 0
-	for after < l.last() && len(b) < batchBytes && n < 4096 {
+	for after < l.last() && len(b) < most && n < 4096 {
 		after++
 		b = append(b, l.encoded(after)...)
 		n++

@@ -202,6 +202,7 @@ func (c *connection) write(ctx context.Context) error {
 	ping := time.NewTicker(c.h.o.Timeouts.Ping)
 	defer ping.Stop()
 	var buf []byte
+	batch := firstBatch
 	var sent time.Time // when prints went out last
 	for {
 		c.mu.Lock()
@@ -242,12 +243,13 @@ func (c *connection) write(ctx context.Context) error {
 				c.h.mu.Unlock()
 				continue
 			}
-			buf, n, c.cursor = c.h.log.take(buf[:0], c.cursor)
+			buf, n, c.cursor = c.h.log.take(buf[:0], c.cursor, batch)
 			c.h.mu.Unlock()
 			if err := c.w.send(kindEntries, append(arrayHead(n), buf...)); err != nil {
 				return c.h.stalled(c, err)
 			}
 			sent = time.Now()
+			batch = min(2*batch, batchBytes)
 			continue
 		}
 		if last != nil || over {

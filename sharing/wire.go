@@ -57,8 +57,10 @@ const (
 	MaxLine = 64 << 10
 	// maxEntry bounds the text of one entry; longer text is cut into several.
 	maxEntry = 32 << 10
-	// batchBytes is what goes into one frame of entries at least, if there is as
-	// much; an entry more may follow.
+	// firstBatch and batchBytes are what goes into one frame of entries at least,
+	// if there is as much; an entry more may follow. A frame that breaks off is
+	// sent anew, so that a connection begins with small ones.
+	firstBatch = 2 << 10
 	batchBytes = 64 << 10
 	maxName    = 64 // bytes of a name
 	maxItems   = 1 << 16
@@ -248,13 +250,16 @@ func appendFrame(b []byte, k kind, payload []byte) []byte {
 	return append(b, payload...)
 }
 
+// errTorn: the connection is gone, and with it the frame it was in.
+var errTorn = errors.New("it ended in the middle of something")
+
 // readFrame reads one frame. The payload is valid until the next call with the
 // same buffer. io.EOF: the stream ended between two frames.
 func readFrame(r *bufio.Reader, buf *[]byte) (kind, []byte, error) {
 	var h [headerSize]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = protocolErrorf("the stream ended inside a frame")
+			err = errTorn
 		}
 		return 0, nil, err
 	}
@@ -268,7 +273,10 @@ func readFrame(r *bufio.Reader, buf *[]byte) (kind, []byte, error) {
 	}
 	p := (*buf)[:n]
 	if _, err := io.ReadFull(r, p); err != nil {
-		return 0, nil, protocolErrorf("the stream ended inside a frame: %v", err)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = errTorn
+		}
+		return 0, nil, err
 	}
 	return kind(h[8]), p, nil
 }
