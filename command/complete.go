@@ -81,8 +81,8 @@ type nameSource interface {
 	// commands lists the names of commands, with dots, bangs and all.
 	commands() []string
 	// command finds the command that a text begins with, and where its arguments
-	// are.
-	command(name string) (cmd string, args int, ok bool)
+	// are; whole says that a ; does not end them.
+	command(text string) (cmd string, args int, whole, ok bool)
 	modules() []string
 	// names lists symbols or types of a module that begin with a text, in any
 	// case. module "" means those whose names are at hand.
@@ -138,7 +138,7 @@ func complete(line string, cursor int, from nameSource) Completion {
 	start += len(text) - len(trimmed)
 	text = trimmed
 	f := finder{Completion: c, from: from, line: line, cursor: cursor}
-	cmd, args, isCommand := from.command(text)
+	cmd, args, _, isCommand := from.command(text)
 	switch {
 	case quoted >= 0: // a string that is no command
 		if takesFile[strings.ToLower(cmd)] {
@@ -171,14 +171,24 @@ func statementStart(text string, from nameSource) (start, quoted int) {
 	quoted = -1
 	for i := 0; i < len(text); i++ {
 		switch text[i] {
-		case ';', '{', '}', '\n':
+		case ';':
+			if _, _, whole, _ := from.command(strings.TrimLeft(text[start:i], " \t")); !whole {
+				start = i + 1
+			}
+		case '\n':
 			start = i + 1
+		case '{', '}':
+			if i == 0 || text[i] == '{' && text[i-1] != '$' || text[i] == '}' && strings.LastIndex(text[:i], "${") <= strings.LastIndexByte(text[:i], '{')-2 {
+				start = i + 1
+			}
+		case '\\':
+			i++
 		case '"':
 			if end := quoteEnd(text, i); end > 0 {
 				i = end - 1
 				continue
 			}
-			cmd, _, ok := from.command(strings.TrimLeft(text[start:i], " \t"))
+			cmd, _, _, ok := from.command(strings.TrimLeft(text[start:i], " \t"))
 			if ok && takesCommands[strings.ToLower(cmd)] {
 				inner, q := statementStart(text[i+1:], from)
 				if q >= 0 {
@@ -255,7 +265,7 @@ func (f *finder) command(start int) {
 		// Everything is no answer; what people begin with is.
 		names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !isLetter(n[0]) })
 	}
-	f.fold(KindCommand, names, word, "", "")
+	f.fold(KindCommand, slices.Sorted(slices.Values(names)), word, "", "")
 	if word != "" && isLetter(word[0]) {
 		f.fold(KindAlias, f.from.aliases(), word, "", "")
 	}
@@ -533,12 +543,12 @@ func (n *sessionNames) commands() []string {
 	return out
 }
 
-func (n *sessionNames) command(text string) (string, int, bool) {
+func (n *sessionNames) command(text string) (string, int, bool, bool) {
 	st, ok := n.s.cut(text, 0)
 	if !ok && strings.HasPrefix(st.name, "!") && len(st.name) > 1 {
 		ok = true // of an extension
 	}
-	return st.name, st.name1, ok
+	return st.name, st.name1, st.cmd != nil && st.cmd.Line, ok
 }
 
 func (n *sessionNames) modules() []string {
