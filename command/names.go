@@ -30,19 +30,18 @@ func nameCommands() []*Command {
 
 // examine is what x was asked for.
 type examine struct {
-	only             byte // '0', '1', '2': what is shown; 0: all
-	types, verbose   bool
-	quoted, tight    bool
-	functions, data  bool
-	order            byte // a A n N z Z; 0: by address, in pieces
-	size             uint64
-	sized            bool
-	c                *Call
-	rows             int
-	file             sym.File // of the module at base
-	base             uint64
-	module           string
-	modules, skipped int
+	only            byte // '0', '1', '2': what is shown; 0: all
+	types, verbose  bool
+	quoted, tight   bool
+	functions, data bool
+	order           byte // a A n N z Z; 0: by address, in pieces
+	size            uint64
+	sized           bool
+	c               *Call
+	rows            int
+	file            sym.File // of the module at base
+	base            uint64
+	module          string
 }
 
 const (

@@ -238,7 +238,11 @@ func TestBreakpointCommands(t *testing.T) {
 	r.fails("bp nt \"abc", "closing quote")
 	r.fails("bp nt 1 \"abc\" d", "Extra character")
 	r.fails("bp /w \"x\" nt", "not supported")
-	r.fails("bp nosuch!thing", "nosuch")
+	r.do("bc *; bp nosuch!thing+4 2; bl", "Bp expression 'nosuch!thing+4' could not be resolved, adding deferred bp\n'nosuch!thing': no symbols are read in this session\n 0 eu                    0002 (0002) (nosuch!thing+4)\n")
+	r.do("bp /C 2 nt; bc 0; bl", " 1 e fffff803`19c00000  0001 (0001) nt\n     Call stack deeper than: 0002\n")
+	r.do("br 1 4; bsc 4 @rax == 1 \"r\"; .bpcmds", "bp4 /C 0x2 nt+0x0 \".if (@rax == 1) {r} .else {gc}\";\n")
+	r.fails("bm", "usage")
+	r.fails("bp /c 0 nt", "1 to 0xffff frames")
 	r.do("bc *; bl", "")
 }
 

@@ -43,9 +43,9 @@ type motion struct {
 	proc     int
 	switched bool // the processor that steps is not the one that stopped first
 	legs     int
-	after    uint64 // StepTaken: what is behind the transfer of this leg; 0: it is none
-	running  bool   // this leg goes to breakpoints at what comes next
-	careful  bool   // every instruction is stepped: breakpoints cannot be placed
+	after    uint64       // StepTaken: what is behind the transfer of this leg; 0: it is none
+	running  bool         // this leg goes to breakpoints at what comes next
+	careful  bool         // every instruction is stepped: breakpoints cannot be placed
 	line     symbols.Line // StepLine: where it began
 	entered  bool         // StepLine: this leg went into a call
 	hwOwner  [4]int       // breakpoint of each processor slot, -1 none, -2 the motion's own
