@@ -122,6 +122,8 @@ type console struct {
 	stage   target.Stage // the last one told
 	noticed time.Time    // when the last notice came
 
+	waits jsonWaits // of -json
+
 	farewell string // what those are told who share the session
 	stands   bool   // a prompt is shown, see promptStands
 	again    func()
@@ -201,6 +203,7 @@ func (k *console) main() int {
 	k.stop()
 	k.s.CloseCompletion()
 	k.wg.Wait()
+	k.waits.stop()
 	k.endShare()
 	if err := k.s.CloseLog(); err != nil {
 		fmt.Fprintf(k.opt.Err, "%v\n", err)
@@ -382,6 +385,7 @@ func (k *console) line() (l sharing.Line, id any, err error) {
 		k.mu.Lock()
 		l.Text, k.pending = k.pending[0], k.pending[1:]
 		k.mu.Unlock()
+		k.waits.cameCommand()
 		k.s.PrintBy(prompt+l.Text+"\n", func() {
 			k.typed(l.Text, prompt)
 			if k.js == nil {
@@ -477,6 +481,9 @@ func (k *console) run(l sharing.Line, id any) *command.Quit {
 		k.js.result(k, id, l, err, stop)
 	}
 	k.ended(l, err, stop)
+	if l.Local() {
+		k.waits.ended()
+	}
 	if quit {
 		return q
 	}

@@ -264,8 +264,11 @@ func (j *jsonOut) early(k *console) func(line string) bool {
 				k.key(0x12)
 			case "status":
 				reply["state"] = k.state()
+			case "wait":
+				k.waits.wait(k, r)
+				return true
 			default:
-				return fail(fmt.Errorf("%q is not known: breakin, cancel, leave, resync, status", r.Do))
+				return fail(fmt.Errorf("%q is not known: breakin, cancel, leave, resync, status, wait", r.Do))
 			}
 		default:
 			return false

@@ -297,10 +297,7 @@ func (x *remoteJSON) wait(req request) {
 			return
 		}
 		delete(x.waits, n)
-		x.j.put(withID(map[string]any{
-			"type": "error", "do": "wait", "kind": "timeout", "state": stateWord(x.state),
-			"message": fmt.Sprintf("no stop within %g s; nothing was done to the target", req.Timeout),
-		}, w.id))
+		x.j.put(timedOut(req, stateWord(x.state)))
 		x.r.poke()
 	})
 	x.waits[n] = w

@@ -59,6 +59,7 @@ func (k *console) arrives(early func(string) bool) func(string) bool {
 		if k.s.Share != nil {
 			k.s.Share.Local()
 		}
+		k.waits.cameCommand()
 		return false
 	}
 }
@@ -87,7 +88,9 @@ func (k *console) take(ctx context.Context, prompting func() string, state strin
 			p = ""
 		}
 		if k.js != nil && state == "halted" {
+			k.waits.resting(k, true)
 			l.Text, id, err = k.js.next(c, k)
+			k.waits.resting(k, false)
 		} else {
 			l.Text, err = k.src.next(c, p)
 		}

@@ -514,10 +514,10 @@ func (h *Hub) leave(c *connection, bye bool, why error) {
 	if dropped := c.dropped; bye || h.closed || dropped {
 		h.removeLocked(p)
 		h.mu.Unlock()
+		h.o.Logger.Info("a client has left", "audit", "disconnect", "owner", p.Name, "id", p.ID, "peer", c.at, "reason", reason(why), "duration", h.o.Now().Sub(p.joined))
 		if !dropped { // what dropped it has told
 			h.announce(Entry{From: p.ID, Who: p.Name, Name: "left", Text: fmt.Sprintf("%s%s disconnected at %s\n", p.Name, place(c.at), h.stamp())})
 		}
-		h.o.Logger.Info("a client has left", "audit", "disconnect", "owner", p.Name, "id", p.ID, "peer", c.at, "reason", reason(why), "duration", h.o.Now().Sub(p.joined))
 		h.arrived()
 		return
 	}

@@ -86,8 +86,8 @@ func (h *Hub) Serve(ctx context.Context, conn net.Conn, via Via) (err error) {
 	if r.ReadOnly {
 		role = ", may only look,"
 	}
-	h.announce(Entry{From: p.ID, Who: p.Name, Name: name, Text: fmt.Sprintf("%s%s%s %s at %s\n", p.Name, place(c.at), role, what, h.stamp())})
 	h.o.Logger.Info("a client has connected", "audit", "connect", "owner", p.Name, "id", p.ID, "peer", c.at, "readonly", r.ReadOnly, "again", c.again)
+	h.announce(Entry{From: p.ID, Who: p.Name, Name: name, Text: fmt.Sprintf("%s%s%s %s at %s\n", p.Name, place(c.at), role, what, h.stamp())})
 	bye, err = c.read(p)
 	return err
 }

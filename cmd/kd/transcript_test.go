@@ -91,7 +91,7 @@ var (
 	via        = regexp.MustCompile(`(Remote KD: KdSrv:Server=@\{)[^}]*\}`)
 	lost       = regexp.MustCompile(`((?:connection to \S+ is lost|said anything) \()[^\n]*(\)[:.] )`) // an end or a reset
 	peerPort   = regexp.MustCompile(`(refused by [0-9.]+:)\d+`)
-	cutPrompt  = regexp.MustCompile(`(?m)^(\[[^\]\n]*\] )?(\d: )?kd> \n`) // others' words came between
+	cutPrompt  = regexp.MustCompile(`(?m)^(\[[^\]\n]*\] )?((\d: )?kd|Input)> \n`) // others' words came between
 	auditNow   = regexp.MustCompile(`("time":"|"duration":|"peer":"tcp )[^",}]*`)
 	guestAt    = regexp.MustCompile(`\((tcp|ssl) [0-9.\[\]:a-f]+\)`) // who shares a session
 	stampText  = regexp.MustCompile(`(at|active|since) [A-Z][a-z]{2} [A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d \d{4}`)
