@@ -25,7 +25,7 @@ func executionCommands() []*Command {
 		{Names: []string{"ga"}, Family: f, Run: cmdGo, Summary: "g with processor breakpoints at its addresses", Usage: "ga [=start] [address ... [; commands]]", Example: "ga nt+12345"},
 		{Names: []string{"gh"}, Family: f, Run: cmdGo, Summary: "g, with the exception handled", Usage: "gh[a] [=start] [address ...]", Example: "gh"},
 		{Names: []string{"gn", "gN"}, Family: f, Run: cmdGo, Summary: "g, with the exception not handled", Usage: "gn[a] [=start] [address ...]", Example: "gn"},
-		{Names: []string{"gc"}, Family: f, Run: cmdGoConditional, Summary: "in the commands of a breakpoint: go on as before the hit", Usage: "gc", Example: `bp nt+1000 "j (@rcx == 0) ''; 'gc'"`},
+		{Names: []string{"gc"}, Family: f, Run: cmdGoConditional, Summary: "go on as before the hit, in the commands of a breakpoint", Usage: "gc", Example: `bp nt+1000 "j (@rcx == 0) ''; 'gc'"`},
 		step([]string{"t", "tr"}, "one instruction, or several; into calls", "t 5"),
 		step([]string{"p", "pr"}, "one instruction, or several; over calls", "p"),
 		{Names: []string{"ta"}, Family: f, Run: cmdStepTo, Summary: "step into calls, up to an address, showing each step", Usage: "ta [r] [=start] address", Example: "ta nt+12345"},

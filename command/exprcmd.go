@@ -23,7 +23,7 @@ func (s *Session) value(v uint64) string { return s.addr(v) }
 
 func cmdEvaluate(c *Call) error {
 	if strings.TrimSpace(c.Args) == "" {
-		c.Printf("? <expression> evaluates; .help lists the commands.\n")
+		c.summary()
 		return nil
 	}
 	v, err := c.Eval(c.Args)

@@ -4,6 +4,7 @@ package command
 func families() []*Command {
 	var all []*Command
 	for _, f := range []func() []*Command{
+		helpCommands,
 		languageCommands,
 		aliasCommands,
 		outputCommands,

@@ -282,7 +282,11 @@ func (s *Session) statement(ctx context.Context, text string, i, base int) (int,
 		}
 		help := absent(word)
 		if help == "" {
-			help = fmt.Sprintf("%q is not a command; .help lists them", clip(strings.ToValidUTF8(word, "?"), 40))
+			help = fmt.Sprintf("%q is not a command; ", clip(strings.ToValidUTF8(word, "?"), 40))
+			if near := s.near(word, false); len(near) > 0 {
+				help += "did you mean " + orList(near) + "? "
+			}
+			help += ".help lists them"
 		}
 		return st.end, &Fault{Words: "Syntax error", At: text[i:], Help: help, stmt: text[i:st.end], pos: st.name0 - i}
 	}

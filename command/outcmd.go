@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +22,6 @@ func outputCommands() []*Command {
 		{Names: []string{".logappend"}, Family: f, NoTarget: true, Run: cmdLogOpen, Summary: "write everything to the end of a log file", Usage: ".logappend [/t] [/u] [file]", Example: ".logappend session.log"},
 		{Names: []string{".logclose"}, Family: f, NoTarget: true, Run: cmdLogClose, Summary: "close the log file", Usage: ".logclose", Example: ".logclose"},
 		{Names: []string{".logfile"}, Family: f, NoTarget: true, Run: cmdLogFile, Summary: "tell where the log goes", Usage: ".logfile", Example: ".logfile"},
-		{Names: []string{".help"}, Family: f, NoTarget: true, Run: cmdHelp, Summary: "list the commands, or explain one", Usage: ".help [command]", Example: ".help bp"},
 	}
 }
 
@@ -449,60 +447,4 @@ func cmdLogFile(c *Call) error {
 	}
 	c.Printf("Log '%s' opened\n", f.Name())
 	return nil
-}
-
-func cmdHelp(c *Call) error {
-	name := strings.TrimSpace(c.Args)
-	if name == "" {
-		for _, fam := range c.S.helpFamilies() {
-			c.Printf("%s\n", fam)
-			for _, k := range c.S.list {
-				if k.Family == fam {
-					c.Printf("  %-22s %s\n", strings.Join(k.Names, " "), k.Summary)
-				}
-			}
-			c.Printf("\n")
-		}
-		c.Printf(".help <command> shows the syntax and an example. ';' separates commands, an empty line repeats the last one.\n")
-		return nil
-	}
-	k, ok := c.S.Lookup(name)
-	if !ok {
-		var near []string
-		for n := range c.S.commands {
-			if strings.Contains(n, strings.Trim(name, ".!")) {
-				near = append(near, n)
-			}
-		}
-		sort.Strings(near)
-		help := ".help lists the commands"
-		if len(near) > 0 {
-			help = "near it: " + strings.Join(near[:min(len(near), 8)], " ")
-		}
-		return c.Fault("Syntax error", name, "there is no command of that name; %s", help)
-	}
-	c.explain(k)
-	return nil
-}
-
-// explain prints what .help says about one command.
-func (c *Call) explain(k *Command) {
-	c.Printf("%s - %s\n\n", strings.Join(k.Names, ", "), k.Summary)
-	for _, u := range strings.Split(k.Usage, "\n") {
-		c.Printf("    %s\n", u)
-	}
-	c.Printf("\nExample:\n    %s\n", k.Example)
-}
-
-// helpFamilies lists the families in the order in which the registry has them.
-func (s *Session) helpFamilies() []string {
-	var out []string
-	seen := map[string]bool{}
-	for _, k := range s.list {
-		if !seen[k.Family] {
-			seen[k.Family] = true
-			out = append(out, k.Family)
-		}
-	}
-	return out
 }

@@ -15,7 +15,7 @@ func shareCommands() []*Command {
 		{Names: []string{".clients"}, Family: f, NoTarget: true, Run: cmdShare, Summary: "list who shares this session", Usage: ".clients", Example: ".clients"},
 		{Names: []string{".kick"}, Family: f, NoTarget: true, Run: cmdShare, Summary: "send a client away", Usage: ".kick id", Example: ".kick 2"},
 		{Names: []string{".keyboard"}, Family: f, NoTarget: true, Run: cmdShare, Summary: "tell who may type; hold the keyboard alone, ask for it, hand it over, show its holder in the prompt", Usage: ".keyboard [take|ask|give [id]|free|show [on|off]]", Example: ".keyboard take"},
-		{Names: []string{".remote_exit"}, Family: f, NoTarget: true, Line: true, Run: cmdRemoteExit, Summary: "at a client: leave the session, after some last commands", Usage: ".remote_exit [commands]", Example: ".remote_exit g"},
+		{Names: []string{".remote_exit"}, Family: f, NoTarget: true, Line: true, Run: cmdRemoteExit, Summary: "leave the session of somebody else, after some last commands", Usage: ".remote_exit [commands]", Example: ".remote_exit g"},
 	}
 }
 
