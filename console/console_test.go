@@ -335,3 +335,28 @@ func FuzzJSONRequest(f *testing.F) {
 		}
 	})
 }
+
+// TestJSONComplete: completion is answered while the target runs, and a request
+// that is wrong with what is wrong.
+func TestJSONComplete(t *testing.T) {
+	in, w := io.Pipe()
+	r := newRig(in)
+	r.opt.JSON = true
+	code := make(chan int)
+	go func() { code <- Run(context.Background(), r.opt) }()
+	r.met()
+	for _, c := range []struct{ in, want string }{
+		{`{"id":1,"do":"complete","line":"k; .logc"}`, `{"candidates":[{"kind":"command","text":".logclose"}],"from":3,"id":1,"incomplete":false,"insert":".logclose ","more":0,"to":8,"type":"completion"}`},
+		{`{"id":"b","do":"complete","line":".lo x","cursor":3}`, `"from":0,"id":"b","incomplete":false,"insert":".lo","more":0,"to":3,"type":"completion"}`},
+		{`{"id":2,"do":"complete","line":"u nt!x"}`, `"candidates":[],`},
+		{`{"id":3,"do":"complete"}`, `"message":"\"complete\" needs a \"line\"","type":"error"}`},
+		{`{"id":4,"do":"complete","line":"x","cursor":2}`, `"message":"\"cursor\" is 0 to 1, in bytes","type":"error"}`},
+	} {
+		io.WriteString(w, c.in+"\n")
+		r.out.until(t, c.want)
+	}
+	w.Close()
+	if c := <-code; c != ExitOK {
+		t.Errorf("exit %d", c)
+	}
+}

@@ -10,17 +10,26 @@
 //
 //   - A terminal is in raw mode for the whole session, so that every key
 //     reaches the console at once; it is restored on every way out.
-//   - All output goes through the line editor, which keeps the prompt below.
+//   - All output goes through the line editor's screen, which keeps the line that
+//     is being typed below it: commands, events, progress, and what other parts of
+//     the program say on standard error. Control characters in it become visible
+//     on that way, whoever wrote them.
 //   - CTRL+C breaks in while the target runs, cancels a command while one
 //     works, and clears the line at a prompt.
-//   - What is typed while the target runs waits for the next prompt. The keys
-//     of kd (CTRL+B, D, F, K, R, V, W) count only then; at a prompt they belong
-//     to the line editor, and `.key` does the same by name.
-//   - Without a terminal the same prompts are printed and plain lines are read.
+//   - What is typed while the target runs waits for the next prompt, where it can
+//     be seen. The keys of kd (CTRL+A, B, D, F, K, R, V, W) count only then; at a
+//     prompt they belong to the line editor, but for V, and with ALT, as in WinDbg,
+//     or by name (.key) they count there too.
+//   - Without a terminal, or on one that knows no control sequences (TERM=dumb),
+//     the same prompts are printed and plain lines are read.
+//   - Colours are the terminal's alone: commands mark a few pieces of their output
+//     (command.Style), names of symbols and changed registers are found by their
+//     shape on the way to the screen, and no log, capture or program sees any of
+//     it. NO_COLOR and -nocolor turn them off, to the last byte.
 //
-// The editor is golang.org/x/term's: it takes its bytes from a stream of ours,
-// so that one goroutine reads the keyboard all the time, and it prints above
-// the line that is being edited. Editors that read the keyboard themselves
-// (liner, readline) leave no way to see CTRL+F while the target runs without
-// two readers on one terminal.
+// The editor is package lineedit, made for this: it is fed bytes, so that one
+// goroutine reads the keyboard all the time, and it prints above the line that is
+// being edited, of which golang.org/x/term's editor does the half. Editors that
+// read the keyboard themselves (liner, readline) leave no way to see CTRL+F while
+// the target runs without two readers on one terminal.
 package console

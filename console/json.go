@@ -10,6 +10,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"openkd/command"
@@ -31,6 +32,8 @@ const maxOutput = 1 << 20
 
 // jsonOut writes JSON lines. Its methods may be called from any goroutine.
 type jsonOut struct {
+	completing atomic.Int32 // requests
+
 	mu      sync.Mutex
 	out     io.Writer
 	running bool     // a command runs: text belongs to its result
@@ -194,6 +197,8 @@ type request struct {
 	Args    json.RawMessage `json:"args"`
 	Timeout float64         `json:"timeout"` // of wait, seconds; 0: a day
 	After   uint64          `json:"after"`   // of wait: a stop later than the one with this number
+	Line    *string         `json:"line"`    // of complete
+	Cursor  *int            `json:"cursor"`  // of complete, in bytes; without it the end of the line
 }
 
 // parse reads a line: an object, or a plain command.
@@ -267,8 +272,13 @@ func (j *jsonOut) early(k *console) func(line string) bool {
 			case "wait":
 				k.waits.wait(k, r)
 				return true
+			case "complete":
+				if err := j.complete(k, r); err != nil {
+					return fail(err)
+				}
+				return true
 			default:
-				return fail(fmt.Errorf("%q is not known: breakin, cancel, leave, resync, status, wait", r.Do))
+				return fail(fmt.Errorf("%q is not known: breakin, cancel, complete, leave, resync, status, wait", r.Do))
 			}
 		default:
 			return false
@@ -276,6 +286,45 @@ func (j *jsonOut) early(k *console) func(line string) bool {
 		j.put(reply)
 		return true
 	}
+}
+
+// maxCompleting is how many requests for completion are served at a time.
+const maxCompleting = 8
+
+// complete answers a request for completion, beside everything else: it may wait
+// for a folder that is read.
+func (j *jsonOut) complete(k *console, r request) error {
+	if r.Line == nil {
+		return errors.New(`"complete" needs a "line"`)
+	}
+	cursor := len(*r.Line)
+	if r.Cursor != nil {
+		cursor = *r.Cursor
+	}
+	if cursor < 0 || cursor > len(*r.Line) {
+		return fmt.Errorf(`"cursor" is 0 to %d, in bytes`, len(*r.Line))
+	}
+	if j.completing.Add(1) > maxCompleting {
+		j.completing.Add(-1)
+		return fmt.Errorf("%d completions are under way already", maxCompleting)
+	}
+	k.wg.Go(func() {
+		defer j.completing.Add(-1)
+		c := k.s.Complete(*r.Line, cursor)
+		list := []map[string]any{}
+		for _, x := range c.Candidates {
+			list = append(list, map[string]any{"text": strings.ToValidUTF8(x.Text, "\ufffd"), "kind": x.Kind})
+		}
+		v := map[string]any{"type": "completion", "from": c.From, "to": c.To, "insert": strings.ToValidUTF8(c.Insert, "\ufffd"), "candidates": list, "more": c.More, "incomplete": c.Incomplete}
+		if c.Note != "" {
+			v["note"] = c.Note
+		}
+		if r.ID != nil {
+			v["id"] = r.ID
+		}
+		j.put(v)
+	})
+	return nil
 }
 
 // next is the next command. Its line was looked at by early, so it is one.

@@ -481,6 +481,8 @@ func (x *remoteJSON) request(line string) bool {
 			x.j.put(v)
 		case "wait":
 			x.wait(req)
+		case "complete":
+			fail(errors.New("a client of a shared session does not complete: names are where the session is"))
 		default:
 			fail(fmt.Errorf("%q is not known: breakin, cancel, leave, resync, status, wait", req.Do))
 		}
