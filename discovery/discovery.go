@@ -61,6 +61,7 @@ const (
 	Debugger Kind = "debugger" // a debugger that shares its session
 	Process  Kind = "process"  // processes of the machine
 	Kernel   Kind = "kernel"   // KD connection server: the lines of the machine
+	Console  Kind = "console"  // the console of some program, for command remote; its release is the program's command line
 )
 
 // Label is how lists name the kind, "" for none of those above.
@@ -72,6 +73,8 @@ func (k Kind) Label() string {
 		return "Remote Process Server"
 	case Kernel:
 		return "Remote Kernel Debugger Server"
+	case Console:
+		return "Remote Console"
 	}
 	return ""
 }

@@ -22,7 +22,6 @@ type door struct {
 	ln       transport.Listener
 	readOnly bool
 	listed   *discovery.Announcement
-	stop     context.CancelFunc
 	done     chan struct{} // its accepting has ended
 }
 
@@ -112,15 +111,15 @@ func (h *Hub) OpenDoor(ctx context.Context, t connstr.Transport, readOnly bool) 
 		h.wg.Go(func() { h.accept(d) })
 		return true
 	}
-	ln, err := transport.Listen(ctx, t, transport.Options{Logger: h.o.Logger, Limiter: ds.limiter, Lines: ds.lines})
+	ln, err := transport.Listen(ctx, t, transport.Options{Logger: h.o.Logger, Limiter: ds.limiter, Lines: ds.lines, PipeUsers: h.o.PipeUsers})
 	if err != nil {
 		opened(nil)
 		return "", err
 	}
 	d := &door{ln: ln, readOnly: readOnly, done: make(chan struct{})}
 	if h.o.Listed {
-		d.listed, err = discovery.Announce(h.ctx, []discovery.Entry{{Kind: discovery.Debugger, Transport: ln.Transport()}},
-			discovery.Options{Release: h.o.Release, LocalOnly: h.o.LocalOnly, Logger: h.o.Logger})
+		d.listed, err = discovery.Announce(h.ctx, []discovery.Entry{{Kind: h.o.ListedAs, Transport: ln.Transport()}},
+			discovery.Options{Release: h.o.ListedText, LocalOnly: h.o.LocalOnly, Logger: h.o.Logger})
 		if err != nil {
 			h.o.Logger.Warn("-QR will not list this door", "error", err)
 			d.listed = nil

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"openkd/connstr"
+	"openkd/discovery"
 )
 
 // Options of a hub. Zero fields take the defaults.
@@ -34,6 +35,10 @@ type Options struct {
 	// Listed has doors announced to this machine, and to the network too unless
 	// LocalOnly.
 	Listed, LocalOnly bool
+	ListedAs          discovery.Kind // "": discovery.Debugger
+	ListedText        string         // in place of the release
+	// PipeUsers may use named pipes besides their owner (package carrier).
+	PipeUsers []string
 	// Firewall opens the firewall for a door with IcfEnable and says what it did.
 	Firewall func(ctx context.Context, t connstr.Transport) string
 }
@@ -132,7 +137,6 @@ type Hub struct {
 
 	keyboard keyboard
 	doors    doors
-	noShell  bool
 }
 
 // queued is a line in the order of arrival; without a participant it stands for
@@ -161,6 +165,12 @@ func NewHub(o Options) *Hub {
 	}
 	if o.Program == "" {
 		o.Program = "kd"
+	}
+	if o.ListedAs == "" {
+		o.ListedAs = discovery.Debugger
+	}
+	if o.ListedText == "" {
+		o.ListedText = o.Release
 	}
 	if o.Machine == "" {
 		if o.Machine, _ = os.Hostname(); o.Machine == "" {
@@ -191,12 +201,6 @@ func (h *Hub) Attach(host Host) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.host = host
-}
-
-func (h *Hub) theHost() Host {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.host
 }
 
 // Append adds an entry to the log and gives it to everybody.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 
 	"openkd/discovery"
 )
@@ -34,6 +35,8 @@ func listServers(ctx context.Context, typed string, asJSON bool, browse func(con
 			return exitNoConnect
 		}
 	}
+	// Consoles of other programs are listed by remote /q.
+	list = slices.DeleteFunc(list, func(s discovery.Server) bool { return s.Kind == discovery.Console })
 	switch {
 	case asJSON:
 		e := json.NewEncoder(stdout)

@@ -44,6 +44,7 @@ var may = map[string][]string{
 	"kdrpc":                   {"kdproto", "link", "status", "target", "transport"},
 	"repeater":                {"connstr", "transport/carrier", "transport/comline"},
 	"sharing":                 {"connstr", "discovery", "transport", "transport/comline"},
+	"relay":                   {"sharing"},
 	"server":                  {"kdproto", "connstr", "link", "link/kdcom", "link/kdnet", "link/line", "target", "transport", "kdrpc", "status"},
 	"image/pe":                {"kdproto"},
 	"image/sym":               {},
@@ -82,6 +83,7 @@ var may = map[string][]string{
 	"cmd/kdprx":               {"*"},
 	"cmd/kdsrv":               {"*"},
 	"cmd/kdtarget":            {"*"},
+	"cmd/remote":              {"*"},
 }
 
 type room struct {
