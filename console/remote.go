@@ -67,6 +67,7 @@ type remote struct {
 	out  io.Writer // what the person sees
 	tty  bool
 	term *terminal // with an editor; nil: none
+	undo func()    // of what was redirected to it
 	js   *remoteJSON
 	wg   sync.WaitGroup
 
@@ -110,7 +111,12 @@ func (r *remote) main() (int, error) {
 	defer c.Close()
 	defer gate.release()
 	r.setup()
-	defer r.src.close()
+	defer func() {
+		r.src.close()
+		if r.undo != nil {
+			r.undo()
+		}
+	}()
 	if r.js == nil {
 		fmt.Fprintf(r.out, "Connected to %s%s. CTRL+B and ENTER leaves it; it goes on without you.\n", titled(c.Session()), role(c.Session()))
 	}
@@ -192,6 +198,9 @@ func (r *remote) setup() {
 	if r.js == nil {
 		if t := openTerminal(r.opt.In, r.opt.Out, r.opt.Err, r.opt.Terminal, hooks); t != nil {
 			r.src, r.tty, r.term, r.out = t, true, t, t.styled(nil)
+			if v, ok := r.opt.Err.(*visible); ok {
+				r.undo = v.redirect(r.out) // what else is told on this terminal
+			}
 			return
 		}
 	}

@@ -198,6 +198,22 @@ func TestTerminal(t *testing.T) {
 	d.leave("\x04") // CTRL+D at an empty line: the end of the input
 }
 
+// TestEnteredStays: a line that was entered stays at its prompt until it is made
+// part of the output, whatever is drawn meanwhile.
+func TestEnteredStays(t *testing.T) {
+	k := &terminal{keys: keys{change: func() {}, line: func(string) bool { return false }}, draw: make(chan struct{}, 1), some: make(chan struct{}, 1), prompt: "0: kd> "}
+	k.ed.Reset()
+	k.askLocked(true)
+	k.feed([]byte("k 3\rr"))
+	if v := k.view(); v.Prompt.Text != "0: kd> " || v.Text != "k 3" {
+		t.Errorf("what is shown: %+v", v)
+	}
+	k.takeLocked()
+	if v := k.view(); v.Prompt.Text != "" || v.Text != "r" {
+		t.Errorf("what is shown later: %+v", v)
+	}
+}
+
 // TestTypedWhilePrinted: what is being typed stays below what comes meanwhile,
 // whole, wherever the cursor stands in it, and however output is cut.
 func TestTypedWhilePrinted(t *testing.T) {
@@ -344,13 +360,16 @@ func TestInputIsNoCommand(t *testing.T) {
 	d.f.Send(target.Event{Kind: target.EventPrompt, Text: "your name? ", MaxAnswer: 100})
 	d.lastly("your name?", "Input>")
 	d.press("an answer\r")
-	d.until("the answer", func([]string) bool { return len(d.f.Answers) > 0 })
+	d.lastly("Input> an answer")
 	d.met()
 	d.lastly("0: kd>")
 	d.press("\x1b[A")
 	d.lastly("0: kd> g")
 	d.press("\x15")
 	d.leave("q\r")
+	if !slices.Equal(d.f.Answers, []string{"an answer"}) {
+		t.Errorf("answered %q", d.f.Answers)
+	}
 }
 
 // TestWithoutColours: NO_COLOR and -nocolor write what the colours are written

@@ -95,6 +95,26 @@ func TestHistoryHuge(t *testing.T) {
 	}
 }
 
+// TestHistoryCut: of a file that is read from within, the first line is not taken
+// for one.
+func TestHistoryCut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	var b strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&b, "%04d%s\n", i, strings.Repeat("-", 696))
+	}
+	os.WriteFile(path, []byte(b.String()), 0o600)
+	_, lines, err := OpenFile(path)
+	if err != nil || len(lines) < 700 || len(lines) >= 1000 {
+		t.Fatalf("%d lines, %v", len(lines), err)
+	}
+	for _, l := range lines {
+		if len(l) != 700 {
+			t.Errorf("a line was cut: %.20q, %d bytes", l, len(l))
+		}
+	}
+}
+
 // TestHistoryWriters: what several programs add at a time is all there, whole,
 // though they make the file shorter meanwhile.
 func TestHistoryWriters(t *testing.T) {

@@ -196,6 +196,29 @@ func TestResize(t *testing.T) {
 	}
 }
 
+// TestResizeWithinALine: output that ended within a line is left alone when the
+// terminal has wrapped it anew: where it ends now is not known.
+func TestResizeWithinALine(t *testing.T) {
+	b := newBench(t, 30, 10)
+	b.s.Print(Span{Text: "above\n"})
+	b.typed("> ", "x", 1)
+	b.s.Print(Span{Text: "part of a line 0123456789"})
+	b.vt.Resize(12, 10)
+	b.w = 12
+	b.s.Print(Span{Text: "its end\n"})
+	if got, want := b.vt.All(), []string{"above", "part of a line 0123456789", "its end", "> x"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestWideAtTheEdge: what stood where a wide character has no room goes.
+func TestWideAtTheEdge(t *testing.T) {
+	b := newBench(t, 10, 6)
+	b.typed("> ", "abcdefghi", 9)
+	b.typed("> ", "abcdefg漢", 10)
+	b.want("a wide character", 1, 2, "> abcdefg", "漢")
+}
+
 func TestStyles(t *testing.T) {
 	b := newBench(t, 30, 6)
 	b.v = View{Prompt: Span{"kd> ", "1"}}
