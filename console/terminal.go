@@ -53,6 +53,7 @@ type terminal struct {
 	clear    bool // the screen is to be cleared
 	bell     bool
 	eof      bool
+	keyed    bool // the last key was one of kd: an ENTER behind it belongs to it
 
 	complete func(line string, cursor int) completion // nil: nothing is completed
 	menu     []lineedit.Span
@@ -243,9 +244,13 @@ func (t *terminal) feed(b []byte) {
 		t.menu = nil
 		n, ev := t.ed.Feed(b)
 		b = b[n:]
+		keyed := t.keyed
+		t.keyed = ev.Kind == lineedit.Control && !t.asking
 		switch ev.Kind {
 		case lineedit.Enter:
-			after = t.enterLocked()
+			if line := t.ed.Take(); line != "" || !keyed {
+				after = t.enterLocked(line)
+			}
 		case lineedit.Control:
 			if ev.Key == 0x03 && t.asking {
 				t.ed.Reset()
@@ -283,8 +288,7 @@ func (t *terminal) feed(b []byte) {
 
 // enterLocked takes the line that was entered; what it returns is to be called
 // without mu.
-func (t *terminal) enterLocked() func() {
-	line := t.ed.Take()
+func (t *terminal) enterLocked(line string) func() {
 	if len(t.queue) >= maxLines || t.bytes+len(line) > maxAhead {
 		t.bell = true
 		return nil

@@ -180,6 +180,9 @@ func TestTerminal(t *testing.T) {
 	d.lastly("(1 waiting) .echo more")
 	d.f.Send(target.Event{Kind: target.EventPrint, Text: "and more of it\n"})
 	d.lastly("and more of it", "(1 waiting) .echo more")
+	d.press("\x05\x15\x0b\r") // CTRL+K and ENTER, as in kd: that is no empty line
+	d.lastly("Break at the next reboot.", "(1 waiting)")
+	d.press(".echo more")
 	d.press("\x06") // CTRL+F
 	d.lastly("0: kd> .echo ahead", "ahead", "0: kd> .echo more")
 	d.press("\r")
