@@ -37,7 +37,6 @@ func TestParse(t *testing.T) {
 		"-c":              "-c needs <commands>",
 		"-loga -b":        "-loga needs <file>",
 		"-zork":           "-zork is not an option",
-		"-remote net:x":   "kdsrv:server=@{",
 		"-kl":             "-kl",
 		"-demo -k com:":   "does not go with it",
 		"-json -noio":     "forbids",
