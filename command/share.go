@@ -10,6 +10,7 @@ func shareCommands() []*Command {
 	f := "Sharing"
 	return []*Command{
 		{Names: []string{".server"}, Family: f, NoTarget: true, Line: true, Run: cmdShare, Summary: "share this session: others join it with kd -remote; with readonly they may only look", Usage: ".server transport[,readonly]", Example: ".server tcp:port=5005,password=s3same"},
+		{Names: []string{".remote"}, Family: f, NoTarget: true, Run: cmdShare, Summary: "share this session by a name, for remote /c", Usage: ".remote id", Example: ".remote kernel"},
 		{Names: []string{".servers"}, Family: f, NoTarget: true, Run: cmdShare, Summary: "list the doors of this session", Usage: ".servers", Example: ".servers"},
 		{Names: []string{".endsrv"}, Family: f, NoTarget: true, Run: cmdShare, Summary: "close a door; who came through it stays", Usage: ".endsrv id", Example: ".endsrv 0"},
 		{Names: []string{".clients"}, Family: f, NoTarget: true, Run: cmdShare, Summary: "list who shares this session", Usage: ".clients", Example: ".clients"},

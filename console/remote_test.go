@@ -32,10 +32,35 @@ type shared struct {
 	wg    sync.WaitGroup
 	order sync.Mutex
 	lines []string // what it has said, in order
+	conns sync.WaitGroup
+
+	mu   sync.Mutex
+	gate chan struct{} // of "block"; nil: nothing is blocked
 }
 
-func (p *shared) Announce(e sharing.Entry)                    { p.h.Append(e) }
-func (p *shared) Do(sharing.Person, sharing.Op, string) error { return nil }
+// blocked says whether the program waits for CTRL+C.
+func (p *shared) blocked() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gate != nil
+}
+
+func (p *shared) interrupt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gate != nil {
+		close(p.gate)
+		p.gate = nil
+	}
+}
+
+func (p *shared) Announce(e sharing.Entry) { p.h.Append(e) }
+func (p *shared) Do(_ sharing.Person, op sharing.Op, _ string) error {
+	if op == sharing.OpInterrupt {
+		p.interrupt()
+	}
+	return nil
+}
 func (p *shared) Early(sharing.Person, string) (string, bool) { return "", false }
 func (p *shared) say(format string, args ...any)              { p.put(sharing.EntryText, "", format, args...) }
 func (p *shared) put(k sharing.EntryKind, name, f string, args ...any) {
@@ -62,6 +87,17 @@ func (p *shared) run() {
 		}
 		n++
 		p.h.Command(l, "0: kd> ")
+		if l.Text == "block" {
+			gate := make(chan struct{})
+			p.mu.Lock()
+			p.gate = gate
+			p.mu.Unlock()
+			select {
+			case <-gate:
+			case <-p.stop:
+			}
+			p.say("interrupted %d\n", n)
+		}
 		p.say("answer %d to %s of %s\n", n, l.Text, l.Name)
 		for i := range 3 {
 			p.put(sharing.EntryEvent, "print", "print %d.%d %s\n", n, i, strings.Repeat("x", n%40))
@@ -79,6 +115,7 @@ func share(t *testing.T) *shared {
 		p.h.Close("The test is over.")
 		close(p.stop)
 		p.wg.Wait()
+		p.conns.Wait()
 	})
 	return p
 }

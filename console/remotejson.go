@@ -30,7 +30,6 @@ type remoteJSON struct {
 	number uint64
 	waits  map[int]waiter
 	nextW  int
-	shown  uint64 // history up to here is left out
 	info   sharing.Session
 }
 

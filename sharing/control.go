@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
 )
 
 // Words are the commands that Run knows.
-var Words = []string{".server", ".servers", ".endsrv", ".clients", ".kick", ".keyboard"}
+var Words = []string{".server", ".remote", ".servers", ".endsrv", ".clients", ".kick", ".keyboard"}
+
+// RemotePipe is the named pipe of a session that has a name only, for command
+// remote.
+func RemotePipe(id string) string { return "remote_" + id }
 
 // IsWord says whether a line is one of these commands and nothing else.
 func IsWord(line string) (name, args string, ok bool) {
@@ -38,6 +43,18 @@ func (h *Hub) Run(ctx context.Context, who Person, name, args string) (string, e
 			return "", errors.New("a transport is missing, as in .server tcp:port=5005,password=<password>")
 		}
 		return h.Open(ctx, args)
+	case ".remote":
+		if args == "" || strings.ContainsAny(args, " :,=") {
+			return "", errors.New("a name is missing, as in .remote kernel; then remote /c <this machine> kernel joins")
+		}
+		if _, err := h.Open(ctx, "npipe:pipe="+RemotePipe(args)); err != nil {
+			return "", err
+		}
+		host := h.o.Machine
+		if runtime.GOOS != "windows" {
+			host = "localhost"
+		}
+		return fmt.Sprintf("Server started.  Client can connect with this command line\nremote /c %s %s\n", host, args), nil
 	case ".servers":
 		return h.servers(), nothing()
 	case ".endsrv":

@@ -120,7 +120,7 @@ type Hub struct {
 	mu       sync.Mutex
 	host     Host
 	log      *entryLog
-	urgent   uint64 // the last entry that is to go out at once
+	actor    uint32 // who typed the last command
 	parts    map[uint32]*participant
 	nextID   uint32
 	conns    map[*connection]struct{}
@@ -242,11 +242,21 @@ func (h *Hub) appendLocked(e Entry) {
 		}
 	}
 	seq := h.log.add(e)
-	if e.Kind != EntryEvent || e.Name != "print" {
-		h.urgent = seq
+	if e.Kind == EntryCommand {
+		h.actor = e.From
 	}
+	print := e.Kind == EntryEvent && e.Name == "print"
 	for c := range h.conns {
-		poke(c.wake)
+		// Who typed what runs is not kept waiting; the others can look on a moment
+		// later, in fewer and larger pieces.
+		hurry := !print && c.p.ID == h.actor
+		if hurry {
+			c.urgent = seq
+		}
+		if hurry || c.idle {
+			c.idle = false
+			poke(c.wake)
+		}
 	}
 }
 

@@ -20,9 +20,12 @@ type connection struct {
 	p    *participant
 	wake chan struct{} // there is more to send, or the end
 
-	cursor  uint64 // the last entry that was sent; the writer's
-	again   bool   // the participant came back
-	dropped bool   // thrown out; guarded by the hub's lock
+	cursor uint64 // the last entry that was sent; the writer's
+	again  bool   // the participant came back
+	// Guarded by the hub's lock:
+	dropped bool   // thrown out
+	idle    bool   // the writer waits until there is something
+	urgent  uint64 // the last entry that is to go out at once
 
 	mu      sync.Mutex
 	replies []reply
@@ -34,8 +37,15 @@ type connection struct {
 // maxPending bounds the replies that a client lets pile up.
 const maxPending = 1024
 
-// pace is how long prints gather before they go out again.
-const pace = 5 * time.Millisecond
+// pace is how long entries gather for one client before they go out again,
+// when they are not the answer to his own command; with many clients longer, up
+// to maxPace, so that a target that prints does not keep the session busy with
+// those who look on.
+const (
+	pace    = 5 * time.Millisecond
+	perPeer = 500 * time.Microsecond
+	maxPace = 50 * time.Millisecond
+)
 
 // Serve serves one connection until it ends, and closes it.
 func (h *Hub) Serve(ctx context.Context, conn net.Conn, via Via) (err error) {
@@ -218,22 +228,24 @@ func (c *connection) write(ctx context.Context) error {
 		over := c.h.closed
 		behind := c.cursor+1 < c.h.log.first()
 		more := c.cursor < c.h.log.last()
-		urgent := c.h.urgent > c.cursor || over || last != nil
+		urgent := c.urgent > c.cursor || over || last != nil
+		gather := min(max(pace, time.Duration(len(c.h.conns))*perPeer), maxPace)
+		c.idle = !more && !over && !behind
 		c.h.mu.Unlock()
 		if behind {
 			return c.h.slow(c)
 		}
-		if wait := pace - time.Since(sent); more && !urgent && wait > 0 {
-			// Only prints: they gather for a moment.
+		if wait := gather - time.Since(sent); more && !urgent && wait > 0 {
 			t := time.NewTimer(wait)
 			select {
 			case <-t.C:
+				sent = time.Time{}
+			case <-c.wake: // perhaps something that cannot wait
 			case <-c.done:
 				t.Stop()
 				return nil
 			}
 			t.Stop()
-			sent = time.Time{}
 			continue
 		}
 		if more {

@@ -176,9 +176,6 @@ func colour(name string) (int, bool) {
 	return 0, false
 }
 
-// pipe is the name of the pipe of a session that has a name only.
-func pipe(id string) string { return "remote_" + id }
-
 var idShape = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
 // door is where a session is served, or found.
@@ -187,7 +184,7 @@ func door(id, host string) (connstr.Transport, bool, error) {
 		if !idShape.MatchString(id) {
 			return connstr.Transport{}, false, fmt.Errorf("%q is not a name for a session: letters, digits, _, . and -, or a transport as in tcp:port=5005,password=<pw>", id)
 		}
-		t := connstr.Transport{Proto: "npipe", Pipe: pipe(id)}
+		t := connstr.Transport{Proto: "npipe", Pipe: sharing.RemotePipe(id)}
 		if host != "" {
 			t.Server = strings.TrimLeft(host, `\`)
 			if here, err := os.Hostname(); runtime.GOOS != "windows" && err == nil && strings.EqualFold(t.Server, here) {
@@ -335,7 +332,7 @@ func query(host string, stdout, stderr io.Writer) int {
 		}
 		n++
 		id := s.String()
-		if rest, ok := strings.CutPrefix(s.Transport.Pipe, pipe("")); ok && s.Transport.Proto == "npipe" {
+		if rest, ok := strings.CutPrefix(s.Transport.Pipe, sharing.RemotePipe("")); ok && s.Transport.Proto == "npipe" {
 			id = rest
 		}
 		fmt.Fprintf(stdout, "\"%s\", remote /c %s \"%s\"\n", s.Release, host, id)

@@ -1,0 +1,185 @@
+//go:build unix
+
+package console
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"openkd/console/lineedit/vttest"
+	"openkd/sharing"
+)
+
+// farDesk is a person at a terminal, at somebody else's session.
+type farDesk struct {
+	t           *testing.T
+	master, tty *os.File
+	vt          *vttest.Screen
+	raw         *safe
+	code        chan int
+}
+
+func newFarDesk(t *testing.T, p *shared, name string, env map[string]string) *farDesk {
+	t.Helper()
+	master, tty, err := pty.Open()
+	if err != nil {
+		t.Skip("no pty: ", err)
+	}
+	d := &farDesk{t: t, master: master, tty: tty, vt: vttest.New(80, 24), raw: newSafe(), code: make(chan int, 1)}
+	d.size(80, 24)
+	before, err := term.GetState(descriptor(tty))
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() { defer close(read); io.Copy(io.MultiWriter(d.vt, d.raw), master) }()
+	go func() {
+		code, err := RunRemote(context.Background(), RemoteOptions{
+			In: tty, Out: tty, Err: tty, Signals: make(chan os.Signal),
+			Terminal: Terminal{Getenv: func(n string) string { return env[n] }},
+			Join: func(ctx context.Context, v sharing.Viewer) (*sharing.Client, error) {
+				return sharing.Join(ctx, sharing.ClientOptions{Name: name, Where: "here", Dial: p.dial}, v)
+			},
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		d.code <- code
+	}()
+	t.Cleanup(func() {
+		if after, err := term.GetState(descriptor(tty)); err != nil || *after != *before {
+			t.Error("the terminal is not as it was before")
+		}
+		tty.Close()
+		master.Close()
+		<-read
+	})
+	return d
+}
+
+// dial joins without a network.
+func (p *shared) dial(context.Context) (net.Conn, error) {
+	a, b := net.Pipe()
+	p.conns.Go(func() { p.h.Serve(context.Background(), b, sharing.Via{Proto: "pipe"}) })
+	return a, nil
+}
+
+func (d *farDesk) size(w, h int) {
+	unix.IoctlSetWinsize(descriptor(d.tty), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(h), Col: uint16(w)})
+}
+
+func (d *farDesk) press(keys string) { io.WriteString(d.master, keys) }
+
+func (d *farDesk) until(what string, ok func(lines []string) bool) {
+	d.t.Helper()
+	limit := time.After(30 * time.Second)
+	for {
+		changed := d.vt.Changed()
+		var lines []string
+		for _, l := range d.vt.All() {
+			lines = append(lines, strings.TrimRight(l, " "))
+		}
+		if ok(lines) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-time.After(10 * time.Millisecond): // not all that is waited for is on it
+		case <-limit:
+			d.t.Fatalf("the screen never shows %s:\n%s", what, strings.Join(lines, "\n"))
+		}
+	}
+}
+
+func (d *farDesk) lastly(want ...string) {
+	d.t.Helper()
+	d.until(strings.Join(want, " / ")+" at its end", func(lines []string) bool {
+		return len(lines) >= len(want) && slices.Equal(lines[len(lines)-len(want):], want)
+	})
+}
+
+// TestRemoteTerminal: a person at a real terminal joins, types while others do,
+// asks for what he typed before, presses CTRL+C while something runs, makes the
+// window narrower, sees control characters instead of obeying them, and leaves
+// with the terminal as it was.
+func TestRemoteTerminal(t *testing.T) {
+	p := share(t)
+	ann := newFarDesk(t, p, "ann", map[string]string{"TERM": "xterm", "NO_COLOR": "1"})
+	ann.lastly("0: kd>")
+	ann.press("r rip\r")
+	ann.until("the answer", func(l []string) bool { return slices.Contains(l, "answer 1 to r rip of ann") })
+	ann.lastly("done 1", "0: kd>")
+	if n := strings.Count(strings.Join(ann.vt.All(), "\n"), "0: kd> r rip"); n != 1 {
+		t.Errorf("the line that was typed stands there %d times", n)
+	}
+
+	// Another one types while a line is half written here.
+	ben := newFarDesk(t, p, "ben", map[string]string{"TERM": "xterm"})
+	ben.lastly("0: kd>")
+	ann.press("half a")
+	ann.lastly("0: kd> half a")
+	ben.press("k\x1b]0;evil\x07\r") // the editor takes no such thing as text
+	ben.press("\r")
+	ben.press("lm\r")
+	ann.until("what ben typed", func(l []string) bool { return slices.Contains(l, "[ben] 0: kd> lm") })
+	ann.lastly("0: kd> half a")
+	ann.press(" line\r")
+	ann.until("the whole line's answer", func(l []string) bool {
+		return slices.ContainsFunc(l, func(s string) bool { return strings.HasSuffix(s, "to half a line of ann") })
+	})
+
+	// What the program writes does not act.
+	p.say("\x1b]0;title\x07\x1b[2Jred\n")
+	ann.until("the control characters", func(l []string) bool { return slices.Contains(l, "^[]0;title^G^[[2Jred") })
+
+	// History.
+	ann.press("\x1b[A\x1b[A")
+	ann.lastly("0: kd> r rip")
+	ann.press("\x03") // clears the line
+	ann.lastly("0: kd>")
+
+	// A narrow window.
+	ann.size(40, 24)
+	ann.vt.Resize(40, 24)
+	ann.press(strings.Repeat("abcdefghi ", 5))
+	ann.until("a line that goes on below", func(l []string) bool {
+		text := strings.Join(l, "")
+		return strings.Contains(text, "0: kd> abcdefghi abcdefghi abcdefghi abcdefghi abcdefghi")
+	})
+	ann.press("\x15")
+
+	// CTRL+C while a command runs.
+	ann.press("block\r")
+	ann.until("the command", func([]string) bool { return p.blocked() })
+	ann.press("\x03")
+	ann.until("the end of it", func(l []string) bool {
+		return slices.ContainsFunc(l, func(s string) bool { return strings.HasPrefix(s, "interrupted") })
+	})
+	ann.lastly("0: kd>")
+
+	if raw := ann.raw.String(); strings.Contains(raw, "\x1b]0;") || strings.Contains(raw, "\x1b[31m") || strings.Contains(raw, "\x1b[1;") {
+		t.Errorf("something acted on the terminal, or was coloured: %q", raw)
+	}
+	ann.press("block\r")
+	ann.until("the command", func([]string) bool { return p.blocked() })
+	ann.press("\x02\r") // CTRL+B, while no prompt is shown
+	if code := <-ann.code; code != ExitOK {
+		t.Errorf("leaving ends with %d", code)
+	}
+	p.interrupt()
+	ben.until("ann's leaving", func(l []string) bool {
+		return slices.ContainsFunc(l, func(s string) bool { return strings.HasPrefix(s, "ann (pipe) disconnected at") })
+	})
+	ben.press(".key b\r")
+	<-ben.code
+}
