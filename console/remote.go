@@ -118,7 +118,7 @@ func (r *remote) main() (int, error) {
 		}
 	}()
 	if r.js == nil {
-		fmt.Fprintf(r.out, "Connected to %s%s. CTRL+B and ENTER leaves it; it goes on without you.\n", titled(c.Session()), role(c.Session()))
+		fmt.Fprintf(r.out, "Connected to %s%s. .remote_exit leaves it; it goes on without you.\n", titled(c.Session()), role(c.Session()))
 	}
 	gate.release()
 	r.src.start()

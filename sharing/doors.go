@@ -131,6 +131,9 @@ func (h *Hub) OpenDoor(ctx context.Context, t connstr.Transport, readOnly bool) 
 	}
 	h.o.Logger.Info("a door was opened", "audit", "door", "door", h.doorText(d), "id", d.id)
 	answer := "Server started.  Client can connect with any of these command lines\n" + h.ways()
+	if t.Password == "" && t.ClientCA == "" && (t.Proto == "tcp" || t.Proto == "ssl") {
+		answer += "There is no password: whoever reaches this port can join, with the rights of this account.\n"
+	}
 	if t.Firewall && h.o.Firewall != nil {
 		answer += h.o.Firewall(ctx, ln.Transport()) + "\n"
 	}

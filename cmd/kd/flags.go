@@ -272,6 +272,8 @@ Links (quote the argument for the shell; in PowerShell use single quotes):
   com:pipe,port=<path>,listen              wait for a machine that connects out (also com:ipport=<n>,listen)
   kdsrv:server=@{tcp:server=<host>,port=<n>,password=<pw>},trans=@{<link>}
                                            any of these on the machine of a kdsrv
+Sharing: kd -server tcp:port=5005,password=<pw> -k <link>, and from elsewhere kd -remote tcp:port=5005,server=<host>,password=<pw>;
+  readonly among the parameters of a door lets those who come through it look only.
 Exit codes: 0 ended as asked, 1 bad command line, 2 a command of -c or -cf failed,
   3 the target or the link was lost, 4 no connection came about
   (-QR: the machine is not known or does not answer).

@@ -11,6 +11,12 @@
 // bytes of the link in and out, reason); endpsrv, the end that a client asked
 // for. Durations are seconds.
 //
+// Those of a shared session (kd -audit): door and enddoor of its doors; connect,
+// lost and disconnect of a client (owner, id, peer, readonly, again, reason,
+// duration); refuse of one too many; command of a line that runs or is served at
+// once (owner, id, command), breakin, interrupt, key and answer; kick (by) and
+// keyboard.
+//
 // It invents nothing: who logs such a line decides what is in it (packages
 // server and transport), keeps passwords out and clients' text short.
 package audit
