@@ -72,10 +72,6 @@ func (s *Session) stopped(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// LogInput notes in the log what the terminal shows already: the prompt and
-// the line that was typed.
-func (s *Session) LogInput(text string) { s.out.logOnly(text) }
-
 func unshow(err error) error {
 	var sh shown
 	if errors.As(err, &sh) {

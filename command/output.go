@@ -38,15 +38,6 @@ func (k *sink) toLogLocked(b []byte) {
 	}
 }
 
-// logOnly writes what the terminal shows anyway: the prompt and what was typed.
-func (k *sink) logOnly(s string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.log != nil && k.bad == nil {
-		_, k.bad = io.WriteString(k.log, s)
-	}
-}
-
 // SetOutput changes where output goes, besides the log. The console calls it
 // when it takes the terminal over.
 func (s *Session) SetOutput(w io.Writer) {

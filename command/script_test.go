@@ -78,7 +78,7 @@ func TestLog(t *testing.T) {
 	s, b := offline(t)
 	ctx := context.Background()
 	s.Execute(ctx, `.logopen "`+name+`"`)
-	s.LogInput("kd> .echo x\n")
+	s.PrintBy("kd> .echo x\n", func() {})
 	s.Execute(ctx, ".echo x; .logfile")
 	s.Print("from the target\n")
 	s.Execute(ctx, ".logclose")
