@@ -639,26 +639,31 @@ func (k *console) watchPrompts() (stop func()) {
 
 // signals turns the process's interrupts into CTRL+C.
 func (k *console) signals() {
-	c := k.opt.Signals
-	if c == nil {
+	k.wg.Go(interrupts(k.ctx, k.opt.Signals, k.interrupt))
+}
+
+// interrupts returns what calls do at every interrupt until ctx ends. Those of the
+// process are taken at once, if none are given.
+func interrupts(ctx context.Context, given <-chan os.Signal, do func()) func() {
+	if given == nil {
 		own := make(chan os.Signal, 4)
 		signal.Notify(own, os.Interrupt)
-		context.AfterFunc(k.ctx, func() { signal.Stop(own) })
-		c = own
+		context.AfterFunc(ctx, func() { signal.Stop(own) })
+		given = own
 	}
-	k.wg.Go(func() {
+	return func() {
 		for {
 			select {
-			case _, ok := <-c:
+			case _, ok := <-given:
 				if !ok {
 					return
 				}
-				k.interrupt()
-			case <-k.ctx.Done():
+				do()
+			case <-ctx.Done():
 				return
 			}
 		}
-	})
+	}
 }
 
 // hintAfter is how long a stage lasts before a person is told what usually

@@ -246,26 +246,7 @@ func (r *remote) wakeLocked() {
 }
 
 func (r *remote) signals() {
-	c := r.opt.Signals
-	if c == nil {
-		own := make(chan os.Signal, 4)
-		signal.Notify(own, os.Interrupt)
-		context.AfterFunc(r.ctx, func() { signal.Stop(own) })
-		c = own
-	}
-	r.wg.Go(func() {
-		for {
-			select {
-			case _, ok := <-c:
-				if !ok {
-					return
-				}
-				r.key(0x03)
-			case <-r.ctx.Done():
-				return
-			}
-		}
-	})
+	r.wg.Go(interrupts(r.ctx, r.opt.Signals, func() { r.key(0x03) }))
 }
 
 // request sends something that is not a line in its turn.
