@@ -162,7 +162,7 @@ func checkStore(s string) error {
 		return errors.New("the server's address is not a URL")
 	case u.Host == "":
 		return errors.New("the server's address has no host")
-	case u.Fragment != "":
+	case strings.Contains(s, "#"): // an empty fragment too
 		return errors.New("the server's address has a #")
 	}
 	return nil
