@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"unicode"
 )
 
 // MicrosoftServer is the server of an element that names none.
@@ -73,8 +74,8 @@ func ParsePath(text string) (Path, error) {
 	}
 	var bad []error
 	for part := range strings.SplitSeq(text, ";") {
-		part = strings.Trim(strings.TrimSpace(part), `"`)
-		if part = strings.TrimSpace(part); part == "" {
+		part = strings.TrimFunc(part, func(r rune) bool { return r == '"' || unicode.IsSpace(r) })
+		if part == "" {
 			continue
 		}
 		if len(p.elements) == maxElements {
@@ -288,6 +289,9 @@ func redact(s string) string {
 		// What cannot be read is not shown, but for the beginning.
 		scheme, _, _ := strings.Cut(s, "//")
 		return scheme + "//..."
+	}
+	if u.User == nil && u.RawQuery == "" {
+		return s // as it was written
 	}
 	return redactURL(u)
 }

@@ -129,8 +129,7 @@ func (s *Set) Update(mods []Module) {
 	}
 }
 
-// unchanged says whether an Update brings nothing. It is called for every name
-// that is shown.
+// unchanged says whether an Update brings nothing.
 func (s *Set) unchanged(mods []Module) bool {
 	if len(mods) != len(s.mods) {
 		return false
