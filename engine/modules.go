@@ -63,9 +63,22 @@ type modules struct {
 	read     bool     // list is the target's own
 	unloaded []UnloadedModule
 	added    []Module // by AddModule: not in the target's list
+	// changes counts what was done to list, so that who has seen it need not
+	// compare. It never goes back.
+	changes uint64
 }
 
-func (m *modules) forget() { *m = modules{} }
+func (ms *modules) forget() { *ms = modules{changes: ms.changes + 1} }
+
+// edit changes the modules at a base where they are; their base stays.
+func (ms *modules) edit(base uint64, change func(*Module)) {
+	for i := range ms.list {
+		if ms.list[i].Base == base {
+			change(&ms.list[i])
+			ms.changes++
+		}
+	}
+}
 
 // maxModules bounds the list.
 const maxModules = 4096
@@ -221,6 +234,7 @@ func (e *Engine) takeModules(a *arch.Arch, batch []target.Request, r []target.Re
 	e.mu.Lock()
 	old := e.mods.list
 	e.mods.list, e.mods.read, e.mods.unloaded = nil, true, gone
+	e.mods.changes++
 	for i, m := range list {
 		// The kernel is the first entry whatever KernBase says.
 		e.mods.add(m, m.Base == kern || kern == 0 && i == 0)
@@ -228,12 +242,15 @@ func (e *Engine) takeModules(a *arch.Arch, batch []target.Request, r []target.Re
 	for _, m := range e.mods.added {
 		e.mods.addNew(m)
 	}
-	for i := range e.mods.list {
-		for _, o := range old {
-			if n := &e.mods.list[i]; o.Base == n.Base && o.Header && o.Size == n.Size {
+	for _, o := range old {
+		if !o.Header {
+			continue
+		}
+		e.mods.edit(o.Base, func(n *Module) {
+			if o.Size == n.Size {
 				n.Header, n.TimeDateStamp, n.CheckSum = true, o.TimeDateStamp, o.CheckSum
 			}
-		}
+		})
 	}
 	e.mu.Unlock()
 	return nil
@@ -333,6 +350,7 @@ func text16(b []byte) string {
 // Engine.mu is held.
 func (ms *modules) add(m Module, kernel bool) string {
 	m.Name = moduleName(m, kernel)
+	ms.changes++
 	for i := range ms.list {
 		if ms.list[i].Base == m.Base {
 			if m.Size == 0 {
@@ -386,6 +404,7 @@ func (e *Engine) RemoveModule(base uint64) bool {
 		return false
 	}
 	e.mods.list = slices.DeleteFunc(e.mods.list, func(m Module) bool { return m.Base == base })
+	e.mods.changes++
 	return true
 }
 
@@ -437,6 +456,7 @@ func (ms *modules) event(v *kdproto.Version, ev *target.Module) string {
 		for i, m := range ms.list {
 			if m.Base == ev.Base {
 				ms.list = append(ms.list[:i:i], ms.list[i+1:]...)
+				ms.changes++
 				ms.unloaded = append([]UnloadedModule{{Name: m.ImageName, Start: m.Base, End: m.End()}}, ms.unloaded...)
 				if len(ms.unloaded) > maxUnloaded {
 					ms.unloaded = ms.unloaded[:maxUnloaded]
@@ -564,17 +584,14 @@ func (e *Engine) noteHeader(base uint64, b []byte) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for i := range e.mods.list {
-		m := &e.mods.list[i]
-		if m.Base == base {
-			m.Header = true
-			m.TimeDateStamp = le.Uint32(b[8:])
-			m.CheckSum = le.Uint32(b[0x58:])
-			if m.Size == 0 {
-				m.Size = le.Uint32(b[0x50:])
-			}
+	e.mods.edit(base, func(m *Module) {
+		m.Header = true
+		m.TimeDateStamp = le.Uint32(b[8:])
+		m.CheckSum = le.Uint32(b[0x58:])
+		if m.Size == 0 {
+			m.Size = le.Uint32(b[0x50:])
 		}
-	}
+	})
 }
 
 // meetKernel learns the kernel's size when nothing else has told it, so that
@@ -589,12 +606,10 @@ func (e *Engine) meetKernel(ctx context.Context, h *halt) {
 	e.headerFor = v.KernBase
 	base := a.Canon(v.KernBase)
 	known := false
-	for i := range e.mods.list {
-		if m := &e.mods.list[i]; m.Base == base {
-			m.Name = "nt"
-			known = m.Size != 0
-		}
-	}
+	e.mods.edit(base, func(m *Module) {
+		m.Name = "nt"
+		known = m.Size != 0
+	})
 	e.mu.Unlock()
 	if known {
 		return

@@ -120,8 +120,9 @@ type symbolSet struct {
 	e   *Engine
 	set *symbols.Set
 
-	mu   sync.Mutex
-	last []Module // what the Set was told; guarded by mu
+	mu     sync.Mutex
+	seen   uint64 // modules.changes when the Set was told; guarded by mu
+	copies int    // how often it was told, for tests; guarded by mu
 }
 
 var (
@@ -131,21 +132,21 @@ var (
 )
 
 // now is the Set with the modules as they are known now. It is called for every
-// name that is shown.
+// name that is shown, so it looks at the list only where that has changed.
 func (s *symbolSet) now() *symbols.Set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.e.mu.Lock()
-	same := slices.Equal(s.last, s.e.mods.list)
-	if !same {
-		s.last = slices.Clone(s.e.mods.list)
-	}
-	s.e.mu.Unlock()
-	if same {
+	changes := s.e.mods.changes
+	if changes == s.seen {
+		s.e.mu.Unlock()
 		return s.set
 	}
-	mods := make([]symbols.Module, len(s.last))
-	for i, m := range s.last {
+	list := slices.Clone(s.e.mods.list)
+	s.e.mu.Unlock()
+	s.seen, s.copies = changes, s.copies+1
+	mods := make([]symbols.Module, len(list))
+	for i, m := range list {
 		mods[i] = symbols.Module{Name: m.Name, Image: m.ImageName, Base: m.Base, Size: m.Size, Timestamp: m.TimeDateStamp, CheckSum: m.CheckSum}
 		if m.ImageName == "" {
 			mods[i].Image = baseName(m.Path)
