@@ -64,6 +64,9 @@ func (f *Finder) openCache(root string) (*cache, error) {
 	if root == "" {
 		return nil, &CacheError{"(default)", errors.New("there is no folder for it")}
 	}
+	if f.secure.Load() {
+		return nil, errSecureStore
+	}
 	f.mu.Lock()
 	broken, known := f.caches[root]
 	f.mu.Unlock()

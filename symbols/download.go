@@ -39,6 +39,9 @@ func (a *answer) close() {
 // get asks a host once. The error is errMissing, a *statusError, a *DownError,
 // the context's, or says why there is no answer.
 func (f *Finder) get(ctx context.Context, h *host, u *url.URL, header func(http.Header)) (*answer, error) {
+	if f.secure.Load() {
+		return nil, errSecureServer
+	}
 	answered, leave, err := h.enter(ctx)
 	if err != nil {
 		return nil, err
@@ -167,7 +170,7 @@ func (f *Finder) retried(ctx context.Context, h *host, try func() (came bool, er
 		var wrong *wrongFile
 		var ce *CacheError
 		var st *statusError
-		if ctx.Err() != nil || errors.Is(err, errMissing) || errors.Is(err, errRedirects) || errors.As(err, &down) || errors.As(err, &wrong) || errors.As(err, &ce) {
+		if ctx.Err() != nil || errors.Is(err, errMissing) || errors.Is(err, errRedirects) || errors.Is(err, errSecureServer) || errors.As(err, &down) || errors.As(err, &wrong) || errors.As(err, &ce) {
 			return err
 		}
 		if fruitless++; came {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"openkd/internal/localdisk"
 )
 
 // Options of a Finder. The zero value is usable.
@@ -41,6 +43,9 @@ type Options struct {
 	Openers Openers
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Local says why a path does not lie on a disk of this machine, for Secure
+	// Mode; nil means localdisk.Check.
+	Local func(path string) error
 
 	pause time.Duration // before a request that failed is made again; 500 ms
 	slow  time.Duration // a folder that takes so long to say that it is not there is on a dead machine; 1 s
@@ -66,6 +71,7 @@ type Finder struct {
 	opt    Options
 	client *http.Client
 	noisy  atomic.Bool
+	secure atomic.Bool
 
 	sayMu sync.Mutex // held while somebody is told something
 
@@ -103,6 +109,9 @@ func NewFinder(o Options) (*Finder, error) {
 	}
 	if o.Cache == "" {
 		o.Cache = FromEnvironment(os.Getenv).Cache
+	}
+	if o.Local == nil {
+		o.Local = localdisk.Check
 	}
 	if o.Openers.PDB == nil {
 		o.Openers = DefaultOpeners()
@@ -253,6 +262,12 @@ func (s *search) walk(ctx context.Context, p Path) (string, bool) {
 		if ctx.Err() != nil {
 			return "", false
 		}
+		if s.f.secure.Load() {
+			if err := s.f.refuses(&e); err != nil {
+				s.say("DBGHELP", "%s - left out: %v", e, err)
+				continue
+			}
+		}
 		switch e.Kind {
 		case Folder:
 			if path, ok := s.folder(ctx, e.Stores[0], copyTo); ok {
@@ -286,7 +301,7 @@ func (f *Finder) folder(name string) string {
 
 // copied puts a copy into a cache, "" for none, and returns the path to use.
 func (s *search) copied(ctx context.Context, root, path string) string {
-	if root == "" {
+	if root == "" || s.f.secure.Load() {
 		return path
 	}
 	if s.w.Key() == "" {
@@ -370,6 +385,10 @@ func (s *search) reachable(who, root string) bool {
 
 // fits checks a file that is there and says what came of it.
 func (s *search) fits(who, path string, own bool) bool {
+	if err := s.f.local(path); err != nil { // a link leads away
+		s.say(who, "%v, which Secure Mode does not read", err)
+		return false
+	}
 	err := s.f.verify(s.w, path, path)
 	if err == nil {
 		s.say(who, "%s - OK", path)
@@ -434,7 +453,10 @@ func (s *search) store(ctx context.Context, root, scratch string) (string, bool)
 	} else if s.fits("SYMSRV", path, false) {
 		return path, true
 	}
-	if path, err = lookUpFile(dir, squeezed(s.w.Name)); err == nil {
+	if path, err = lookUpFile(dir, squeezed(s.w.Name)); err == nil && s.f.secure.Load() {
+		s.say("SYMSRV", "%s - %v", path, errSecurePacked)
+		s.reject(fmt.Errorf("%s: %w", path, errSecurePacked))
+	} else if err == nil {
 		if scratch == "" {
 			scratch = s.f.folder("")
 		}
@@ -492,6 +514,10 @@ func (s *search) follow(ptr string) (string, bool) {
 		path = filepath.Join(filepath.Dir(ptr), path)
 	}
 	s.say("SYMSRV", "%s - points to %s", ptr, clip(path))
+	if err := s.f.local(path); err != nil {
+		s.say("SYMSRV", "%v, which Secure Mode does not read", err)
+		return "", false
+	}
 	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
 		s.say("SYMSRV", "%s - file not found", clip(path))
 		return "", false

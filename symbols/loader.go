@@ -136,6 +136,10 @@ func (l *loader) linked(w *Wanted, cv *pe.CodeView) bool {
 	if runtime.GOOS == "windows" && (len(p) < 3 || p[1] != ':' || strings.Contains(p[2:], ":")) {
 		return false
 	}
+	if err := l.s.f.local(p); err != nil {
+		l.say("DBGHELP", "%v, which Secure Mode does not read", err)
+		return false
+	}
 	if st, err := os.Stat(p); err != nil || !st.Mode().IsRegular() {
 		l.say("DBGHELP", "%s - file not found", clip(p))
 		return false
@@ -153,6 +157,10 @@ func (l *loader) say(who, format string, a ...any) {
 
 // fits takes a file if it is the right one.
 func (l *loader) fits(w *Wanted, path string) bool {
+	if err := l.s.f.local(path); err != nil {
+		l.say("DBGHELP", "%v, which Secure Mode does not read", err)
+		return false
+	}
 	if err := l.s.f.verify(w, path, path); err != nil {
 		var mm *MismatchError
 		if errors.As(err, &mm) {
@@ -224,6 +232,10 @@ func (l *loader) given() {
 	path := l.o.File
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
+	}
+	if err := l.s.f.local(path); err != nil {
+		l.err = fmt.Errorf("%w, and Secure Mode reads symbols on disks of this machine only", err)
+		return
 	}
 	w := Wanted{Name: filepath.Base(path), PDB: l.m.PDB}
 	open, state := l.s.f.opt.Openers.PDB, PDB
