@@ -1,13 +1,13 @@
 package command
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 
 	"openkd/engine"
-	"openkd/image/sym"
+	"openkd/engine/types"
 	"openkd/image/unwind"
 	"openkd/kdproto"
 )
@@ -207,10 +207,10 @@ func (c *Call) showStack(st *engine.Stack, shape stackShape) error {
 			return err
 		}
 	}
-	var params [][]engine.Param
+	var params [][]string
 	if shape.params != 0 {
 		var err error
-		if params, err = e.Params(c.Ctx, st); err != nil {
+		if params, err = c.stackParams(st); err != nil {
 			return err
 		}
 	}
@@ -235,7 +235,7 @@ func (c *Call) showStack(st *engine.Stack, shape stackShape) error {
 			}
 		}
 		if params != nil && len(params[i]) > 0 {
-			name = c.withParams(name, params[i], shape.params == 'P')
+			name = withParams(name, params[i], shape.params == 'P')
 		}
 		if lines != nil {
 			name += lines[i]
@@ -377,111 +377,46 @@ func (c *Call) frameNotes(f *engine.Frame, x86 bool) string {
 	return ""
 }
 
+// noParams stands for the parameters of a function that has none.
+const noParams = "void"
+
+// stackParams are the parameters of the functions of a stack as dv shows them,
+// by frame; nil where nothing is known of them. All values are read together.
+func (c *Call) stackParams(st *engine.Stack) ([][]string, error) {
+	frames := c.S.Engine.Params(c.Ctx, st)
+	out := make([][]string, len(frames))
+	err := c.gather(func(_ *bytes.Buffer, m types.Memory) error {
+		for i, list := range frames {
+			out[i] = nil
+			if list != nil && len(list) == 0 {
+				out[i] = []string{noParams}
+			}
+			for k := range list {
+				l := &list[k]
+				t, err := types.Of(l.File, l.Type, l.Module)
+				if err != nil {
+					out[i] = append(out[i], l.Name+" = <damaged type>")
+					continue
+				}
+				out[i] = append(out[i], t.C(types.Expression)+" "+l.Name+" = "+c.localText(m, l, t))
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
 // withParams puts parameters between the name of a function and the offset in
 // it: on one line, or on one each.
-func (c *Call) withParams(name string, list []engine.Param, lines bool) string {
+func withParams(name string, params []string, lines bool) string {
 	fn, off := name, ""
 	if i := strings.LastIndex(name, "+0x"); i > 0 {
 		fn, off = name[:i], name[i:]
 	}
-	var parts []string
-	for i := range list {
-		p := &list[i]
-		parts = append(parts, fmt.Sprintf("%s %s = %s", typeName(p.File, p.Type, 0), p.Name, c.paramValue(p)))
+	if lines && params[0] != noParams {
+		return fn + "(\n\t\t\t" + strings.Join(params, ",\n\t\t\t") + ")" + off
 	}
-	if lines {
-		return fn + "(\n\t\t\t" + strings.Join(parts, ",\n\t\t\t") + ")" + off
-	}
-	return fn + "(" + strings.Join(parts, ", ") + ")" + off
-}
-
-// typeName is a type as a declaration has it.
-func typeName(f sym.File, id sym.TypeID, depth int) string {
-	t, err := f.Type(id)
-	if err != nil || id == 0 || depth > 8 {
-		return "<type>"
-	}
-	class := "struct"
-	switch t.Kind {
-	case sym.Pointer:
-		if t.Reference {
-			return typeName(f, t.Elem, depth+1) + " &"
-		}
-		return typeName(f, t.Elem, depth+1) + " *"
-	case sym.Modifier:
-		n := typeName(f, t.Elem, depth+1)
-		if t.Volatile {
-			n = "volatile " + n
-		}
-		if t.Const {
-			n = "const " + n
-		}
-		return n
-	case sym.Array:
-		return fmt.Sprintf("%s [%d]", typeName(f, t.Elem, depth+1), t.Count)
-	case sym.Func:
-		return "<function>"
-	case sym.Union:
-		class = "union"
-	case sym.Enum:
-		class = "enum"
-	case sym.Struct:
-		if t.Class {
-			class = "class"
-		}
-	default:
-		if t.Name != "" {
-			return t.Name
-		}
-		return "<type>"
-	}
-	if t.Name == "" {
-		return class + " <unnamed>"
-	}
-	return class + " " + t.Name
-}
-
-// paramValue is a value as WinDbg shows it in a stack.
-func (c *Call) paramValue(p *engine.Param) string {
-	t, err := p.File.Type(p.Type)
-	for err == nil && (t.Kind == sym.Modifier || t.Kind == sym.Alias) && t.Elem != 0 {
-		t, err = p.File.Type(t.Elem)
-	}
-	switch {
-	case err != nil || p.Value == nil:
-		return "<value unavailable>"
-	case t.Kind == sym.Struct || t.Kind == sym.Union || t.Kind == sym.Array || len(p.Value) > 8:
-		return typeName(p.File, p.Type, 0)
-	}
-	v := number(p.Value)
-	signed := int64(v<<(64-8*len(p.Value))) >> (64 - 8*len(p.Value))
-	switch t.Kind {
-	case sym.Pointer:
-		return "0x" + c.S.addr(v)
-	case sym.Bool:
-		return map[bool]string{false: "false", true: "true"}[v != 0]
-	case sym.Float:
-		if len(p.Value) == 4 {
-			return cFloat(float64(math.Float32frombits(uint32(v))), 32)
-		}
-		return cFloat(math.Float64frombits(v), 64)
-	case sym.Enum:
-		text := fmt.Sprintf("0n%d", signed)
-		if members, err := p.File.Members(t.ID); err == nil {
-			for _, m := range members {
-				if m.Kind == sym.Enumerator && m.Value == signed {
-					return m.Name + " (" + text + ")"
-				}
-			}
-		}
-		return text
-	case sym.Char:
-		return fmt.Sprintf("0n%d '%c'", signed, printable(byte(v)))
-	}
-	if t.Signed {
-		return fmt.Sprintf("0n%d", signed)
-	}
-	return fmt.Sprintf("0x%x", v)
+	return fn + "(" + strings.Join(params, ", ") + ")" + off
 }
 
 // cmdStackData is kd: dps from the stack pointer on.

@@ -269,7 +269,7 @@ func TestPlaces(t *testing.T) {
 		{[]sym.Location{{Kind: sym.RegRelative, Reg: "rsp", PieceOffset: 4, PieceSize: ^uint32(0)}}, true, Place{Offset: 4, Size: 4, InMemory: true, Addr: rsp.Lo, Reg: "rsp"}},
 		{[]sym.Location{{Kind: sym.RegRelative, Reg: "rsp", PieceOffset: 400}}, false, Place{}},
 	} {
-		l := r.e.place(file, m, sym.Var{Name: "v", Loc: c.loc}, f)
+		l := r.e.place(file, m.Name, m.Base, sym.Var{Name: "v", Loc: c.loc}, f)
 		var first Place
 		if len(l.Places) > 0 {
 			first = l.Places[0]

@@ -90,7 +90,7 @@ func (e *Engine) LocalsAt(ctx context.Context, addr uint64) ([]Local, error) {
 	}
 	var out []Local
 	for _, v := range visible(scopes, "") {
-		out = append(out, e.place(file, m, v, nil))
+		out = append(out, e.place(file, m.Name, m.Base, v, nil))
 	}
 	return out, nil
 }
@@ -194,7 +194,7 @@ func (e *Engine) locals(ctx context.Context, match func(name string) bool) ([]Lo
 	}
 	out := make([]Local, 0, len(vars))
 	for _, v := range vars {
-		out = append(out, e.place(file, m, v, f))
+		out = append(out, e.place(file, m.Name, m.Base, v, f))
 	}
 	return out, nil
 }
@@ -253,9 +253,9 @@ func visible(scopes []sym.Scope, inline string) []sym.Var {
 	return append(params, locals...)
 }
 
-// place says where a variable is; without a frame, relative to what.
-func (e *Engine) place(file sym.File, m symbols.Status, v sym.Var, f *Frame) Local {
-	l := Local{Name: v.Name, Param: v.Param, File: file, Type: v.Type, Module: m.Name}
+// place says where a variable of a module is; without a frame, relative to what.
+func (e *Engine) place(file sym.File, module string, base uint64, v sym.Var, f *Frame) Local {
+	l := Local{Name: v.Name, Param: v.Param, File: file, Type: v.Type, Module: module}
 	t, err := file.Type(v.Type)
 	for range maxNested {
 		if err != nil || t.Elem == 0 || t.Kind != sym.Alias && t.Kind != sym.Modifier {
@@ -284,12 +284,12 @@ func (e *Engine) place(file sym.File, m symbols.Status, v sym.Var, f *Frame) Loc
 		}
 		if f == nil || f.Regs == nil {
 			if loc.Kind == sym.AtRVA {
-				p.Addr = m.Base + uint64(loc.RVA)
+				p.Addr = base + uint64(loc.RVA)
 			}
 			l.Places = append(l.Places, p)
 			continue
 		}
-		value, mem := place1(loc, f, m.Base, int(min(p.Size, 1<<20)))
+		value, mem := place1(loc, f, base, int(min(p.Size, 1<<20)))
 		if p.Value, p.Addr = value, e.canon(mem); p.InMemory && mem == 0 {
 			p.InMemory = false // the register is not known here
 		}

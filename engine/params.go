@@ -8,14 +8,6 @@ import (
 	"openkd/kdproto"
 )
 
-// Param is a parameter of a function in a frame.
-type Param struct {
-	File  sym.File // that Type belongs to
-	Name  string
-	Type  sym.TypeID
-	Value []byte // little-endian; nil: it is not there any more, or cannot be read
-}
-
 // Range is a piece of virtual memory.
 type Range struct {
 	Addr uint64
@@ -48,17 +40,11 @@ func (e *Engine) ReadEach(ctx context.Context, ranges []Range) ([]Data, error) {
 	return out, nil
 }
 
-// maxParam is the largest parameter whose value is read, in bytes.
-const maxParam = 16
-
-// Params are the parameters of the functions of a stack, by frame. Frames whose
-// symbol file says nothing of them have none. The frames must have their
-// registers. All memory that is asked takes one exchange.
-func (e *Engine) Params(ctx context.Context, s *Stack) ([][]Param, error) {
-	type place struct{ frame, param int }
-	out := make([][]Param, len(s.Frames))
-	var ranges []Range
-	var places []place
+// Params are the parameters of the functions of a stack, by frame: none, but not
+// nil, of a function that has no parameters, and nil where the symbol file does
+// not say. The frames must have their registers.
+func (e *Engine) Params(ctx context.Context, s *Stack) [][]Local {
+	out := make([][]Local, len(s.Frames))
 	for i := range s.Frames {
 		f := &s.Frames[i]
 		if f.Inline != "" || f.Regs == nil {
@@ -80,38 +66,14 @@ func (e *Engine) Params(ctx context.Context, s *Stack) ([][]Param, error) {
 		if err != nil || len(scopes) == 0 {
 			continue
 		}
+		out[i] = []Local{}
 		for _, v := range scopes[0].Vars {
-			if !v.Param {
-				continue
+			if v.Param {
+				out[i] = append(out[i], e.place(file, m.Name, m.Base, v, f))
 			}
-			p := Param{File: file, Name: v.Name, Type: v.Type}
-			size := 0
-			if t, err := file.Type(v.Type); err == nil {
-				size = int(min(t.Size, maxParam))
-				if t.Kind == sym.Pointer && size == 0 {
-					size = e.Arch().PointerSize
-				}
-			}
-			if len(v.Loc) == 1 && v.Loc[0].PieceOffset == 0 && size > 0 {
-				var mem uint64
-				if p.Value, mem = place1(&v.Loc[0], f, m.Base, size); p.Value == nil && mem != 0 {
-					ranges = append(ranges, Range{mem, size})
-					places = append(places, place{i, len(out[i])})
-				}
-			}
-			out[i] = append(out[i], p)
 		}
 	}
-	data, err := e.ReadEach(ctx, ranges)
-	if err != nil {
-		return nil, err
-	}
-	for i, p := range places {
-		if data[i].Complete() {
-			out[p.frame][p.param].Value = data[i].Bytes
-		}
-	}
-	return out, nil
+	return out
 }
 
 // place1 is the value of a variable of a frame, or where in memory it is; nil

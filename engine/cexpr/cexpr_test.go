@@ -297,7 +297,7 @@ func TestPrefix(t *testing.T) {
 			t.Errorf("%q leaves %q, %v", in, rest, err)
 		}
 	}
-	for in, want := range map[string]string{"Point": "struct Point", "Point *": "struct Point *", "unsigned int[4]": "unsigned int [4]", "const char**": "char * *",
+	for in, want := range map[string]string{"Point": "struct Point", "Point *": "struct Point *", "unsigned int[4]": "unsigned int [4]", "const char**": "char **",
 		"app!All*": "struct All *", "ULONG": "unsigned long", "int[2][3]": "int [2][3]"} {
 		if ty, ok, err := Type(in, e); !ok || err != nil || ty.C(types.Expression) != want {
 			t.Errorf("%s: %s %v %v", in, ty.C(types.Expression), ok, err)

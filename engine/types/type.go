@@ -156,6 +156,9 @@ func (t Type) c(s Style, depth int) string {
 			r, _ := e.Element()
 			return r.c(s, depth+1) + " (__cdecl" + star + ")(" + e.params(depth+1) + ")"
 		}
+		if e.Kind == sym.Pointer && s == Expression {
+			return e.c(s, depth+1) + star // char **; dx has char * *
+		}
 		return e.c(s, depth+1) + " " + star
 	case sym.Array:
 		dims := ""
