@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"unicode"
 
+	"openkd/engine"
+	"openkd/engine/types"
 	"openkd/target"
 )
 
@@ -365,16 +369,60 @@ func (s *Session) show(err error, stmt string, off, base int) error {
 		}
 		return shown{err}
 	}
-	WriteStyled(s.w, Mistake, upper(explain(err))+"\n")
+	text := explain(err)
+	if _, ok := err.(phrased); !ok {
+		text = s.sentence(text, stmt)
+	}
+	WriteStyled(s.w, Mistake, text+"\n")
 	return shown{err}
 }
 
-// upper begins a sentence with a capital.
-func upper(t string) string {
-	if t != "" && t[0] >= 'a' && t[0] <= 'z' && (len(t) == 1 || t[1] == ' ' || isLetter(t[1])) {
-		return string(t[0]-32) + t[1:]
+// sentence begins what an error says with a capital, unless it begins with a
+// name: those keep their spelling. stmt is what was typed.
+func (s *Session) sentence(t, stmt string) string {
+	w := firstWord(t)
+	if w == "" || s.isName(w, stmt) {
+		return t
 	}
-	return t
+	return string(t[0]-32) + t[1:]
+}
+
+// firstWord is the word that a text begins with; "" if that is none of a sentence,
+// such as a path, an address or a symbol.
+func firstWord(t string) string {
+	n := 0
+	for n < len(t) && (t[n] >= 'a' && t[n] <= 'z' || n > 0 && (t[n] == '-' || t[n] == '\'')) {
+		n++
+	}
+	switch rest := strings.TrimLeft(t[n:], ",:;.!?"); {
+	case rest != "" && rest[0] != ' ' && rest[0] != '\n', n == 1 && t[0] != 'a':
+		return ""
+	}
+	return t[:n]
+}
+
+// isName says whether a word that begins an error is the name of something: of a
+// module, a type of C, a program of ours, or what was typed, commands included.
+func (s *Session) isName(w, stmt string) bool {
+	if _, ok := types.Known(w, 8); ok || strings.HasPrefix(w, "kd") {
+		return true
+	}
+	switch w {
+	case "struct", "union", "enum", "class", "unsigned":
+		return true
+	}
+	for _, typed := range strings.Fields(stmt) {
+		if typed[0] == '.' || strings.ContainsAny(typed, "*?[") {
+			continue // .shell is no shell, and a pattern is no name
+		}
+		if slices.Contains(strings.FieldsFunc(typed, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }), w) {
+			return true
+		}
+	}
+	if s.Engine == nil {
+		return false
+	}
+	return slices.ContainsFunc(s.Engine.KnownModules(), func(m engine.Module) bool { return m.Name == w })
 }
 
 // explain adds what to do to errors that many commands share.

@@ -204,7 +204,7 @@ func (s *Session) sourceText(l symbols.Line) bool {
 	if err != nil {
 		if text := err.Error(); text != s.source.missing {
 			s.source.missing = text
-			put(s, upper(text)+"\n")
+			put(s, s.sentence(text, "")+"\n")
 		}
 		return false
 	}

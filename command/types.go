@@ -541,7 +541,7 @@ func (c *Call) noType(name string, err error) error {
 	fmt.Fprintf(&b, "Symbol %s not found.", clip(name, 120))
 	set := c.S.set()
 	if set == nil {
-		return phrased(b.String() + " " + upper(errNoSet.Error()))
+		return phrased(b.String() + " " + c.S.sentence(errNoSet.Error(), ""))
 	}
 	mod, _ := symbols.Split(name)
 	if mod == "" {
