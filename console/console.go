@@ -54,6 +54,8 @@ type Options struct {
 	EndWait time.Duration
 	// Signals brings interrupts. nil: Run takes the process's own (CTRL+C).
 	Signals <-chan os.Signal
+
+	backlog int // what may wait for a stalled console, bytes; 0: outletLimit
 }
 
 // Run is a whole session: it pumps the engine's events, serves the person or
@@ -77,7 +79,7 @@ func Run(ctx context.Context, opt Options) int {
 		opt.In = nil
 	}
 	opt.Err = Visible(opt.Err)
-	k := &console{opt: opt, s: opt.Session, e: opt.Engine, changed: make(chan struct{}, 1)}
+	k := &console{opt: opt, s: opt.Session, e: opt.Engine, changed: make(chan struct{}, 1), outside: ctx.Done()}
 	k.ctx, k.stop = context.WithCancel(ctx)
 	defer k.stop()
 	if k.stays() {
@@ -99,8 +101,12 @@ type console struct {
 	js   *jsonOut
 	wg   sync.WaitGroup
 
-	local io.Writer      // what this console shows, see share.go
-	actor sharing.Person // who runs the command; the owner's
+	outside <-chan struct{} // closed when the context given to Run ends
+	out     *outlet         // to Options.Out
+	shared  bool            // the session was shared when it ended
+	awake   chan struct{}   // what had no room there for a while has it again
+	local   io.Writer       // what this console shows, see share.go
+	actor   sharing.Person  // who runs the command; the owner's
 
 	changed chan struct{} // something that the owner looks at while it waits
 
@@ -133,21 +139,26 @@ type console struct {
 }
 
 func (k *console) main() int {
+	endOutput := k.openOutput()
+	k.awake = make(chan struct{}, 1)
 	hooks := keys{key: k.key, line: k.arrives(k.early), change: k.poke}
 	if k.opt.JSON {
-		k.js = newJSON(k.opt.Out)
+		k.js = newJSON(paced{k.out, k.pace})
 		hooks = keys{key: func(byte) bool { return true }, line: k.arrives(k.js.early(k)), change: k.poke}
 	}
 	if !k.opt.JSON {
-		if t := openTerminal(k.opt.In, k.opt.Out, k.opt.Err, k.opt.Terminal, hooks); t != nil {
+		if t := openTerminal(k.opt.In, k.opt.Out, k.out, k.opt.Err, k.opt.Terminal, hooks); t != nil {
 			t.complete = k.s.Complete
 			k.src, k.tty, k.term, k.text = t, true, t, t.styled(k.where)
 		}
 	}
 	if k.src == nil {
-		o := k.opt.Out
+		var o io.Writer = k.out
 		if k.js != nil {
 			o = k.js.text()
+		} else {
+			k.out.woke = func() { poke(k.awake) }
+			k.wg.Go(k.promptAgain)
 		}
 		k.src = newPlain(k.opt.In, o, hooks)
 	}
@@ -162,6 +173,9 @@ func (k *console) main() int {
 	} else if out, ok := k.opt.Out.(*os.File); ok && k.js == nil && term.IsTerminal(descriptor(out)) {
 		text = &visible{w: text}
 	}
+	if k.js == nil {
+		text = paced{text, k.pace}
+	}
 	k.s.SetOutput(k.share(text))
 	if k.s.Input == nil && !k.opt.JSON {
 		k.s.Input = k.input
@@ -175,6 +189,7 @@ func (k *console) main() int {
 	defer func() {
 		k.src.close()
 		undo()
+		endOutput()
 	}()
 
 	if k.opt.ScriptFile != "" {

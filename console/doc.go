@@ -14,6 +14,12 @@
 //     is being typed below it: commands, events, progress, and what other parts of
 //     the program say on standard error. Control characters in it become visible
 //     on that way, whoever wrote them.
+//   - A terminal that takes nothing for a while holds up nobody else who shares the
+//     session: what it lacks waits, up to a bound, and then a line says how much was
+//     left out. Alone, the session waits for it, and nothing is left out. CTRL+C
+//     skips what a slow terminal has not shown yet; the end waits two seconds for it.
+//     A client's terminal that is behind has the client read no further: what it
+//     lacks is with the server, which drops it in the end.
 //   - CTRL+C breaks in while the target runs, cancels a command while one
 //     works, and clears the line at a prompt.
 //   - What is typed while the target runs waits for the next prompt, where it can

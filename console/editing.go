@@ -56,8 +56,9 @@ func HistoryFile(getenv func(string) string) string {
 }
 
 // openTerminal takes a terminal over for editing; nil where there is none, or one
-// that cannot do what editing takes: then lines are read as they come.
-func openTerminal(input io.Reader, output, errs io.Writer, o Terminal, hooks keys) *terminal {
+// that cannot do what editing takes: then lines are read as they come. through is
+// the way to output.
+func openTerminal(input io.Reader, output io.Writer, through *outlet, errs io.Writer, o Terminal, hooks keys) *terminal {
 	in, isFile := input.(*os.File)
 	out, outFile := output.(*os.File)
 	if !isFile || !outFile || !term.IsTerminal(descriptor(in)) || !term.IsTerminal(descriptor(out)) {
@@ -70,7 +71,7 @@ func openTerminal(input io.Reader, output, errs io.Writer, o Terminal, hooks key
 	if dumb(getenv("TERM")) {
 		return nil
 	}
-	t, err := newTerminal(in, out, hooks)
+	t, err := newTerminal(in, out, through, hooks)
 	if err != nil {
 		fmt.Fprintf(errs, "The terminal cannot be used as one: %v. Lines are read as they are.\n", err)
 		return nil

@@ -30,6 +30,8 @@ type RemoteOptions struct {
 	// EndWait and Signals are as in Options.
 	EndWait time.Duration
 	Signals <-chan os.Signal
+
+	backlog int // what may wait for a stalled terminal, bytes; 0: maxBacklog
 }
 
 // RunRemote is a whole visit to a session that somebody else shares: it shows
@@ -47,9 +49,23 @@ func RunRemote(ctx context.Context, opt RemoteOptions) (code int, err error) {
 	if opt.EndWait <= 0 {
 		opt.EndWait = 3 * time.Second
 	}
+	if opt.backlog <= 0 {
+		opt.backlog = maxBacklog
+	}
 	r := &remote{opt: opt, changed: make(chan struct{}, 1)}
 	r.ctx, r.stop = context.WithCancel(ctx)
 	defer r.stop()
+	file, ok := opt.Out.(*os.File)
+	patience, note := time.Duration(0), leftOut
+	if ok && term.IsTerminal(descriptor(file)) {
+		patience = outletPatience
+	}
+	if opt.JSON {
+		note = leftOutJSON
+	}
+	var end func()
+	r.outlet, r.opt.Err, end = outlets(opt.Out, opt.Err, note, ctx.Done(), func() time.Duration { return patience })
+	defer end()
 	if opt.JSON {
 		r.js = newRemoteJSON(r)
 	}
@@ -64,12 +80,14 @@ type remote struct {
 	stop context.CancelFunc
 	c    *sharing.Client
 	src  source
-	out  io.Writer // what the person sees
-	tty  bool
-	term *terminal // with an editor; nil: none
-	undo func()    // of what was redirected to it
-	js   *remoteJSON
-	wg   sync.WaitGroup
+
+	outlet *outlet   // to Options.Out
+	out    io.Writer // what the person sees, by way of it
+	tty    bool
+	term   *terminal // with an editor; nil: none
+	undo   func()    // of what was redirected to it
+	js     *remoteJSON
+	wg     sync.WaitGroup
 
 	changed chan struct{} // something that the owner waits for
 
@@ -101,7 +119,7 @@ func (r *remote) main() (int, error) {
 		v = r.js
 	}
 	// The terminal is taken over when somebody has answered.
-	gate := &gatedViewer{v: v, open: make(chan struct{})}
+	gate := &gatedViewer{v: v, open: make(chan struct{}), pace: r.pace}
 	c, err := r.opt.Join(ctx, gate)
 	cancel()
 	if err != nil {
@@ -163,9 +181,19 @@ func role(s sharing.Session) string {
 	return ""
 }
 
-// gatedViewer holds the session back until there is something to show it on.
+// maxBacklog is how much a client's own terminal may be behind before the client
+// reads no more of the session, bytes: then the server has it, up to what it keeps.
+const maxBacklog = 256 << 10
+
+// pace waits for a slow terminal. Pings and what is typed go on meanwhile; leaving
+// ends the wait.
+func (r *remote) pace() { r.outlet.wait(r.opt.backlog, r.ctx.Done(), nil) }
+
+// gatedViewer holds the session back until there is something to show it on, and
+// while that is slow.
 type gatedViewer struct {
 	v    sharing.Viewer
+	pace func()
 	open chan struct{}
 	once sync.Once
 }
@@ -176,6 +204,7 @@ func (g *gatedViewer) Joined(s sharing.Session) { g.v.Joined(s) }
 
 func (g *gatedViewer) Entry(e sharing.Entry, mine uint64) {
 	<-g.open
+	g.pace()
 	g.v.Entry(e, mine)
 }
 
@@ -196,7 +225,7 @@ func (r *remote) setup() {
 		hooks = keys{key: func(byte) bool { return true }, line: func(string) bool { return false }, change: r.poke}
 	}
 	if r.js == nil {
-		if t := openTerminal(r.opt.In, r.opt.Out, r.opt.Err, r.opt.Terminal, hooks); t != nil {
+		if t := openTerminal(r.opt.In, r.opt.Out, r.outlet, r.opt.Err, r.opt.Terminal, hooks); t != nil {
 			r.src, r.tty, r.term, r.out = t, true, t, t.styled(nil)
 			if v, ok := r.opt.Err.(*visible); ok {
 				r.undo = v.redirect(r.out) // what else is told on this terminal
@@ -204,7 +233,7 @@ func (r *remote) setup() {
 			return
 		}
 	}
-	r.src = newPlain(r.opt.In, r.opt.Out, hooks)
+	r.src = newPlain(r.opt.In, r.outlet, hooks)
 	r.out = r.src.output()
 	if out, ok := r.opt.Out.(*os.File); ok && term.IsTerminal(descriptor(out)) {
 		// What others type and print is shown, and does not act.

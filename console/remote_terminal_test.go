@@ -5,10 +5,10 @@ package console
 import (
 	"context"
 	"io"
-	"net"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +27,7 @@ type farDesk struct {
 	vt          *vttest.Screen
 	raw         *safe
 	code        chan int
+	stall       sync.Mutex // held: the terminal takes nothing
 }
 
 func newFarDesk(t *testing.T, p *shared, name string, env map[string]string) *farDesk {
@@ -42,10 +43,10 @@ func newFarDesk(t *testing.T, p *shared, name string, env map[string]string) *fa
 		t.Fatal(err)
 	}
 	read := make(chan struct{})
-	go func() { defer close(read); io.Copy(io.MultiWriter(d.vt, d.raw), master) }()
+	go func() { defer close(read); io.Copy(gated{io.MultiWriter(d.vt, d.raw), &d.stall}, master) }()
 	go func() {
 		code, err := RunRemote(context.Background(), RemoteOptions{
-			In: tty, Out: tty, Err: tty, Signals: make(chan os.Signal),
+			In: tty, Out: tty, Err: tty, Signals: make(chan os.Signal), backlog: 16 << 10,
 			Terminal: Terminal{Getenv: func(n string) string { return env[n] }},
 			Join: func(ctx context.Context, v sharing.Viewer) (*sharing.Client, error) {
 				return sharing.Join(ctx, sharing.ClientOptions{Name: name, Where: "here", Dial: p.dial}, v)
@@ -65,13 +66,6 @@ func newFarDesk(t *testing.T, p *shared, name string, env map[string]string) *fa
 		<-read
 	})
 	return d
-}
-
-// dial joins without a network.
-func (p *shared) dial(context.Context) (net.Conn, error) {
-	a, b := net.Pipe()
-	p.conns.Go(func() { p.h.Serve(context.Background(), b, sharing.Via{Proto: "pipe"}) })
-	return a, nil
 }
 
 func (d *farDesk) size(w, h int) {

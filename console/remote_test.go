@@ -33,6 +33,9 @@ type shared struct {
 	order sync.Mutex
 	lines []string // what it has said, in order
 	conns sync.WaitGroup
+	// The server's ends of connections, which have no deadlines but those that the
+	// test sets; nil: they have their own.
+	patient chan<- net.Conn
 
 	mu   sync.Mutex
 	gate chan struct{} // of "block"; nil: nothing is blocked
@@ -118,6 +121,22 @@ func share(t *testing.T) *shared {
 		p.conns.Wait()
 	})
 	return p
+}
+
+// unhurried has no deadline for writes.
+type unhurried struct{ net.Conn }
+
+func (unhurried) SetWriteDeadline(time.Time) error { return nil }
+
+// dial joins without a network.
+func (p *shared) dial(context.Context) (net.Conn, error) {
+	a, b := net.Pipe()
+	if p.patient != nil {
+		p.patient <- b
+		b = unhurried{b}
+	}
+	p.conns.Go(func() { p.h.Serve(context.Background(), b, sharing.Via{Proto: "pipe"}) })
+	return a, nil
 }
 
 // farConn is a connection that is far away and breaks after some bytes.

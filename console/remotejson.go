@@ -48,7 +48,7 @@ type waiter struct {
 }
 
 func newRemoteJSON(r *remote) *remoteJSON {
-	return &remoteJSON{r: r, j: &jsonOut{out: r.opt.Out}, ids: make(map[uint64]asked), waits: make(map[int]waiter)}
+	return &remoteJSON{r: r, j: &jsonOut{out: r.outlet}, ids: make(map[uint64]asked), waits: make(map[int]waiter)}
 }
 
 func withID(v map[string]any, id any) map[string]any {

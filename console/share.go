@@ -141,6 +141,25 @@ func (k *console) promptEnds(others bool) {
 	}
 }
 
+// promptAgain shows a prompt again that may have been left out, whenever a console
+// without an editor takes something again.
+func (k *console) promptAgain() {
+	for {
+		select {
+		case <-k.awake:
+		case <-k.ctx.Done():
+			return
+		}
+		k.mu.Lock()
+		stood, again := k.stands, k.again
+		k.stands, k.again = false, nil
+		k.mu.Unlock()
+		if stood {
+			again()
+		}
+	}
+}
+
 // prompting is the prompt, with who holds the keyboard if that is wanted.
 func (k *console) prompting() string {
 	if k.s.Share == nil {
@@ -394,6 +413,7 @@ func (k *console) endShare() {
 	k.mu.Lock()
 	text := k.farewell
 	k.mu.Unlock()
+	k.shared = !k.alone()
 	if text == "" {
 		text = "The debugger that shares this session has ended."
 	}

@@ -28,6 +28,7 @@ const (
 // The Screen's lock is taken before mu, never behind it.
 type terminal struct {
 	in, out *os.File
+	outlet  *outlet // to out
 	keys    keys
 	state   *term.State
 	undo    func() // of prepare
@@ -71,8 +72,8 @@ type entered struct {
 	end    bool // not a line: CTRL+D
 }
 
-// newTerminal takes the terminal over.
-func newTerminal(in, out *os.File, k keys) (*terminal, error) {
+// newTerminal takes the terminal over. What is shown goes to out by way of o.
+func newTerminal(in, out *os.File, o *outlet, k keys) (*terminal, error) {
 	undo, err := prepare(out)
 	if err != nil {
 		return nil, err
@@ -83,10 +84,12 @@ func newTerminal(in, out *os.File, k keys) (*terminal, error) {
 		return nil, err
 	}
 	t := &terminal{
-		in: in, out: out, keys: k, state: state, undo: undo,
+		in: in, out: out, outlet: o, keys: k, state: state, undo: undo,
 		draw: make(chan struct{}, 1), some: make(chan struct{}, 1), done: make(chan struct{}), gone: make(chan struct{}),
 	}
-	t.screen = lineedit.NewScreen(out, t.size, t.view)
+	t.screen = lineedit.NewScreen(o, t.size, t.view)
+	t.screen.Missed = func(lines int) lineedit.Span { return lineedit.Span{Text: leftOut(lines), SGR: t.theme.quiet} }
+	o.woke = func() { poke(t.draw) }
 	t.ed.History = &lineedit.History{}
 	t.ed.Pass, t.ed.Chords = kdKeys, kdKeys
 	t.ed.Reset()
@@ -150,7 +153,7 @@ func (t *terminal) paint() {
 		} else {
 			t.screen.Refresh()
 		}
-		if bell {
+		if bell && t.outlet.Room() {
 			t.screen.Raw("\a")
 		}
 	}
@@ -252,9 +255,13 @@ func (t *terminal) feed(b []byte) {
 				after = t.enterLocked(line)
 			}
 		case lineedit.Control:
-			if ev.Key == 0x03 && t.asking {
+			switch {
+			case ev.Key == 0x03 && t.asking:
 				t.ed.Reset()
-			} else {
+				after = t.hurry
+			case ev.Key == 0x03:
+				after = func() { t.hurry(); t.keys.key(ev.Key) }
+			default:
 				after = func() { t.keys.key(ev.Key) }
 			}
 		case lineedit.Complete:
@@ -284,6 +291,12 @@ func (t *terminal) feed(b []byte) {
 		}
 	}
 	poke(t.draw)
+}
+
+// hurry drops what a slow terminal has not shown yet: who presses CTRL+C does not
+// want to see it.
+func (t *terminal) hurry() {
+	t.screen.Discard(func() (int, bool) { return t.outlet.discard(outletAhead) })
 }
 
 // enterLocked takes the line that was entered; what it returns is to be called
@@ -463,8 +476,9 @@ func (t *terminal) release() {
 	}
 }
 
-// close gives the terminal back. The reader blocked on the keyboard ends with
-// the process where the system cannot interrupt it.
+// close gives the terminal back. What it shows last is written within
+// outletPatience. The reader blocked on the keyboard ends with the process where
+// the system cannot interrupt it.
 func (t *terminal) close() {
 	close(t.done)
 	t.wg.Wait()
@@ -475,6 +489,7 @@ func (t *terminal) close() {
 	t.mu.Unlock()
 	t.screen.End()
 	t.screen.Raw("\x1b[?2004l")
+	t.outlet.close(outletPatience, nil)
 	_ = term.Restore(descriptor(t.in), t.state)
 	t.undo()
 	if interruptRead(t.in) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,19 @@ type desk struct {
 	code   chan int
 	before *term.State
 	env    map[string]string
+	stall  sync.Mutex // held: the terminal takes nothing
+}
+
+// gated passes on what is written when nobody holds its mutex.
+type gated struct {
+	io.Writer
+	stall *sync.Mutex
+}
+
+func (g gated) Write(b []byte) (int, error) {
+	g.stall.Lock()
+	defer g.stall.Unlock()
+	return g.Writer.Write(b)
 }
 
 func newDesk(t *testing.T, width, height int) *desk {
@@ -51,7 +65,7 @@ func newDesk(t *testing.T, width, height int) *desk {
 	if d.before, err = term.GetState(descriptor(tty)); err != nil {
 		t.Fatal(err)
 	}
-	go func() { defer close(d.read); io.Copy(io.MultiWriter(d.vt, d.raw), master) }()
+	go func() { defer close(d.read); io.Copy(gated{io.MultiWriter(d.vt, d.raw), &d.stall}, master) }()
 	d.opt.In, d.opt.Out, d.opt.Err = tty, tty, tty
 	d.opt.Terminal.Getenv = func(n string) string { return d.env[n] }
 	t.Cleanup(func() {

@@ -40,6 +40,13 @@ func (v *visible) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// under is where what is written goes.
+func (v *visible) under() io.Writer {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.w
+}
+
 // redirect has what is written go elsewhere, past what makes it visible; undo
 // takes that back.
 func (v *visible) redirect(w io.Writer) (undo func()) {

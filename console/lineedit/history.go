@@ -54,7 +54,7 @@ func (h *History) Add(line string) bool {
 }
 
 // secrets are parts of lines that may hold a password or a key.
-var secrets = []string{"password", "passwd", ".quit_lock", "key=", "pfx="}
+var secrets = []string{"password", "passwd", ".quit_lock", ".netuse", "key=", "pfx="}
 
 // Keeps says whether a line may be remembered: not an empty one, not one that
 // begins with a blank, as in shells, and none with a password or a key in it.

@@ -36,6 +36,9 @@ func (v *View) empty() bool { return v.Prompt.Text == "" && v.Text == "" }
 // is written so that the terminal itself wraps it: what is selected with the
 // mouse has no breaks in it, and a terminal that changes its width moves it.
 //
+// A writer that is an Outlet may have no room. Then nothing is drawn and output is
+// left out, until there is room again: Missed says what stands in its place.
+//
 // Concurrency: all methods from any goroutine. The function given to NewScreen is
 // called by them, under the Screen's lock: it must not call back, and who holds a
 // lock that it takes must not call the Screen.
@@ -47,6 +50,12 @@ type Screen struct {
 
 	width, height int
 
+	// Missed is what is shown in the place of output that was left out, with so
+	// many ends of lines; nil: nothing. It is set before the Screen is used.
+	Missed func(lines int) Span
+	missed bool
+	lines  int
+
 	// What is drawn now.
 	shown bool
 	last  View
@@ -57,6 +66,15 @@ type Screen struct {
 	col  int  // columns in its last line
 	hang bool // the region stands one line below it, which is to be gone on with
 	full bool // the last line filled its row: a line feed is due already
+}
+
+// Outlet is a writer that does not wait, as long as there is room.
+type Outlet interface {
+	io.Writer
+	// Room says whether what is written now will come out before long.
+	Room() bool
+	// Put writes, room or not.
+	Put(b []byte)
 }
 
 // NewScreen returns a Screen that writes to w. size tells columns and rows of the
@@ -93,9 +111,67 @@ func (s *Screen) measure() {
 func (s *Screen) Refresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.room() {
+		return
+	}
 	s.measure()
 	v := s.view()
 	var b bytes.Buffer
+	s.told(&b)
+	s.region(&b, &v)
+	s.flush(&b)
+}
+
+// room says whether there is any for what is drawn now.
+func (s *Screen) room() bool {
+	o, ok := s.w.(Outlet)
+	return !ok || o.Room()
+}
+
+// skip leaves output out.
+func (s *Screen) skip(lines int) {
+	s.missed = true
+	s.lines += lines
+}
+
+// told shows what stands for output that was left out.
+func (s *Screen) told(b *bytes.Buffer) {
+	if !s.missed {
+		return
+	}
+	x := Span{}
+	if s.Missed != nil {
+		x = s.Missed(s.lines)
+	}
+	s.missed, s.lines = false, 0
+	if x.Text == "" {
+		return
+	}
+	if s.col > 0 && (!s.shown || s.hang) {
+		s.print(b, []Span{{Text: "\n"}, x})
+		return
+	}
+	s.print(b, []Span{x})
+}
+
+// Discard has drop throw away output that has been written and not shown yet;
+// it says how many ends of lines that had, and whether there was any. A note
+// stands in its place.
+func (s *Screen) Discard(drop func() (lines int, dropped bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lines, dropped := drop()
+	if !dropped {
+		return
+	}
+	s.skip(lines)
+	s.measure()
+	// What the terminal shows is not known: the view is drawn on a new line.
+	var b bytes.Buffer
+	b.WriteString("\x1b[m\r\n\x1b[J" + endUpdate)
+	s.shown, s.row, s.col, s.hang, s.full, s.plain = false, 0, 0, false, false, false
+	v := s.view()
+	s.told(&b)
 	s.region(&b, &v)
 	s.flush(&b)
 }
@@ -104,6 +180,14 @@ func (s *Screen) Refresh() {
 func (s *Screen) Print(spans ...Span) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.room() {
+		n := 0
+		for _, x := range spans {
+			n += strings.Count(x.Text, "\n")
+		}
+		s.skip(n)
+		return
+	}
 	s.measure()
 	v := s.view()
 	var b bytes.Buffer
@@ -111,6 +195,7 @@ func (s *Screen) Print(spans ...Span) {
 	if update {
 		b.WriteString(beginUpdate)
 	}
+	s.told(&b)
 	s.print(&b, spans)
 	s.region(&b, &v)
 	if update {
@@ -124,10 +209,15 @@ func (s *Screen) Print(spans ...Span) {
 func (s *Screen) Commit(view func() View) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.measure()
 	v := view()
+	if !s.room() {
+		s.skip(1)
+		return
+	}
+	s.measure()
 	v.Below, v.Cursor = nil, len(v.Text)
 	var b bytes.Buffer
+	s.told(&b)
 	if s.shown && s.plain && s.last.Prompt == v.Prompt && s.last.Text == v.Text {
 		b.WriteString("\r\n") // it stands there
 	} else {
@@ -151,6 +241,9 @@ func (s *Screen) Commit(view func() View) {
 func (s *Screen) Clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.room() {
+		return
+	}
 	s.measure()
 	v := s.view()
 	var b bytes.Buffer
@@ -166,6 +259,7 @@ func (s *Screen) End() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var b bytes.Buffer
+	s.told(&b)
 	s.erase(&b)
 	if s.col > 0 {
 		b.WriteString("\r\n")
@@ -178,13 +272,21 @@ func (s *Screen) End() {
 func (s *Screen) Raw(t string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, _ = io.WriteString(s.w, t)
+	s.put([]byte(t))
 }
 
 func (s *Screen) flush(b *bytes.Buffer) {
 	if b.Len() > 0 {
-		_, _ = s.w.Write(b.Bytes()) // a terminal that is gone ends its input too
+		s.put(b.Bytes())
 	}
+}
+
+func (s *Screen) put(b []byte) {
+	if o, ok := s.w.(Outlet); ok {
+		o.Put(b)
+		return
+	}
+	_, _ = s.w.Write(b) // a terminal that is gone ends its input too
 }
 
 // erase removes the region; the cursor stands where output goes on.
