@@ -79,6 +79,7 @@ var may = map[string][]string{
 	"internal/bench":          {},
 	"internal/service":        {},
 	"internal/version":        {},
+	"internal/together":       {},
 	"internal/wine":           {},
 	"cmd/kd":                  {"*"},
 	"cmd/kdprx":               {"*"},
