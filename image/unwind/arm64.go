@@ -389,9 +389,6 @@ func (u *unwinder) arm64() error {
 		}
 	}
 	if !found {
-		if ok, err := u.cfi(); ok || err != nil {
-			return err
-		}
 		if u.exact {
 			return u.armLeaf(Leaf)
 		}

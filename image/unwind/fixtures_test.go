@@ -26,7 +26,7 @@ type fixture struct {
 
 func openFixture(t testing.TB, name string) *fixture {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", name))
+	data, err := os.ReadFile(filepath.Join("testdata", filepath.FromSlash(name)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,18 +52,6 @@ type Image interface {
 	Function(rva uint32) (pe.Function, bool, error)
 }
 
-// CFI unwinds by what a symbol file of another kind knows, such as the call
-// frame information of DWARF. It is asked where an image has no unwind data of
-// its own.
-type CFI interface {
-	// Unwind turns the registers of a frame into those of its caller, and
-	// leaves alone those it knows nothing of. exact says that the frame was
-	// interrupted at r.PC; otherwise r.PC is where a call returns to. found:
-	// something is known of r.PC; trap: the caller was interrupted. read reads
-	// the stack; its errors are passed on.
-	Unwind(r *Regs, exact bool, read func(addr uint64, b []byte) error) (found, trap bool, err error)
-}
-
 // Walker is what a walk needs. Memory and ImageAt must be set.
 //
 // Concurrency: a Walker that is not changed any more may be used by several
@@ -71,10 +59,10 @@ type CFI interface {
 type Walker struct {
 	Memory  Memory
 	ImageAt func(pc uint64) (Image, bool) // the image around an address
-	// X86Frame tells how the symbol file describes the frame of x86 code; nil:
+	// X86Frame tells how the symbol file describes the frame of x86 code, DWARF's
+	// call frame information included, which comes as a frame program; nil:
 	// there are no symbol files.
 	X86Frame func(pc uint64) (sym.X86Frame, bool)
-	CFI      CFI // nil: none
 	// TrapFrame reads the processor's registers out of the kernel's trap frame
 	// at an address, whose layout symbols tell; nil: not possible. ARM64 unwind
 	// data asks for it.
@@ -92,13 +80,12 @@ const (
 	UnwindData              // the image's exception directory
 	Leaf                    // no unwind data, so nothing on the stack but the return address
 	FPO                     // the symbol file's FPO or frame data
-	CallFrame               // Walker.CFI
 	FramePointer            // the chain of frame pointers
 	Code                    // the function's own instructions
 	Guess                   // what looks like a return address
 )
 
-var hows = [...]string{"none", "unwind data", "leaf", "FPO", "CFI", "frame pointer", "code", "guess"}
+var hows = [...]string{"none", "unwind data", "leaf", "FPO", "frame pointer", "code", "guess"}
 
 func (h How) String() string {
 	if int(h) < len(hows) {
@@ -306,25 +293,6 @@ func (u *unwinder) step() error {
 		return u.arm64()
 	}
 	return u.x86()
-}
-
-// cfi asks Walker.CFI.
-func (u *unwinder) cfi() (bool, error) {
-	if u.CFI == nil {
-		return false, nil
-	}
-	r := *u.r
-	found, trap, err := u.CFI.Unwind(&r, u.exact, u.stack.read)
-	if !found || err != nil {
-		return false, err
-	}
-	if !trap {
-		r.returned()
-	}
-	r.PC, r.SP = u.arch.Canon(r.PC), u.arch.Canon(r.SP)
-	*u.r, u.trap = r, trap
-	u.f.How = CallFrame
-	return true, nil
 }
 
 // rva is the offset of an address in an image.

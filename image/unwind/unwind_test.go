@@ -505,48 +505,6 @@ func TestNoUnwindData(t *testing.T) {
 	}
 }
 
-func TestCFI(t *testing.T) {
-	f := newFake()
-	m, r := chainOf(f, 3, 0x100)
-	f.fns = nil
-	trap := false
-	w := &Walker{Memory: m, ImageAt: f.at, CFI: cfiFunc(func(r *Regs, exact bool, read func(uint64, []byte) error) (bool, bool, error) {
-		var b [8]byte
-		if err := read(r.SP+0xF8, b[:]); err != nil {
-			return false, false, err
-		}
-		r.Put("rip", le.Uint64(b[:]))
-		r.Put("rsp", r.SP+0x100)
-		r.Put("rbx", 7)
-		r.Put("rax", 8)
-		return true, trap, nil
-	})}
-	for range 2 {
-		m.reads = nil
-		l, end := walkOf(w, r, 100)
-		if len(l) != 3 || end.Reason != Bottom || l[0].How != CallFrame || len(m.reads) != 1 {
-			t.Fatalf("%d frames, %v", len(l), end)
-		}
-		bx, _ := l[1].Regs.Get("rbx")
-		_, ax := l[1].Regs.Get("rax")
-		if bx.Lo != 7 || ax != trap || l[1].Trap != trap {
-			t.Errorf("rbx %v, rax known %v, trap %v", bx, ax, l[1].Trap)
-		}
-		trap = true
-	}
-	m.to = fakeStack + 0x80
-	m.b = nil
-	if l, end := walkOf(w, r, 100); len(l) != 1 || end.Reason != Unreadable {
-		t.Errorf("%d frames, %v", len(l), end)
-	}
-}
-
-type cfiFunc func(r *Regs, exact bool, read func(addr uint64, b []byte) error) (bool, bool, error)
-
-func (c cfiFunc) Unwind(r *Regs, exact bool, read func(addr uint64, b []byte) error) (bool, bool, error) {
-	return c(r, exact, read)
-}
-
 func TestRegs(t *testing.T) {
 	for _, c := range []struct {
 		machine        kdproto.Machine

@@ -239,9 +239,6 @@ func (u *unwinder) x64() error {
 		}
 	}
 	if !found {
-		if ok, err := u.cfi(); ok || err != nil {
-			return err
-		}
 		if !u.exact {
 			return u.x64Leaf(Guess) // what has called something has unwind data
 		}

@@ -62,9 +62,6 @@ func (u *unwinder) x86() error {
 			}
 		}
 	}
-	if ok, err := u.cfi(); ok || err != nil {
-		return err
-	}
 	if u.exact && u.f.Image != nil {
 		for _, f := range []func() (bool, error){u.x86Entry, func() (bool, error) { return u.x86Epilog(0, 0) }} {
 			if ok, err := try(f); ok || err != nil {

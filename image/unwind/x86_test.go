@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/arch/x86/x86asm"
 
+	"openkd/image/dwarf"
 	"openkd/image/sym"
 	"openkd/kdproto"
 )
@@ -227,6 +228,7 @@ type x86Walk struct {
 	t          *testing.T
 	f          *fixture
 	frames     []sym.X86Frame
+	file       sym.File // in place of frames
 	begin, end uint64
 	seen       map[uint64]bool
 	ret        uint64
@@ -247,6 +249,10 @@ const (
 
 func (a *x86Walk) frame(pc uint64) (sym.X86Frame, bool) {
 	rva := uint32(pc - fixtureBase)
+	if a.file != nil {
+		fr, ok, err := a.file.X86Frame(rva)
+		return fr, ok && err == nil
+	}
 	if a.mode == withFPO {
 		// The last record of the function has the sizes.
 		fr := sym.X86Frame{RVA: uint32(a.begin - fixtureBase), Size: uint32(a.end - a.begin)}
@@ -402,6 +408,61 @@ func TestX86EveryInstruction(t *testing.T) {
 				if n := wrong[None]; len(wrong) > 1 || len(wrong) == 1 && n == 0 || n > units/10 {
 					t.Errorf("%s: wrong by %v", f.name, wrong)
 				}
+			}
+		})
+	}
+}
+
+// What DWARF says of frames comes as frame programs, in code that keeps frame
+// pointers and in code that does not.
+func TestX86EveryInstructionOfDWARF(t *testing.T) {
+	for _, name := range []string{"x86.exe", "x86-dwarf2.exe"} {
+		t.Run(name, func(t *testing.T) {
+			path := "../../dwarf/testdata/" + name
+			f := openFixture(t, path)
+			file, err := dwarf.Open(filepath.Join("testdata", path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			// A function tells where it returns what it releases.
+			pops := func(target uint64) (uint64, bool) {
+				for at := target; at >= fixtureBase+0x1000; {
+					in, err := x86asm.Decode(f.code(t, uint32(at-fixtureBase), 15), 32)
+					if err != nil {
+						break
+					}
+					if n, ok := in.Args[0].(x86asm.Imm); ok && in.Op == x86asm.RET {
+						return uint64(n), false
+					}
+					if in.Op == x86asm.RET {
+						break
+					}
+					at += uint64(in.Len)
+				}
+				return 0, false
+			}
+			hows, units, functions := map[How]int{}, 0, 0
+			for s, err := range file.Symbols(func(string) bool { return true }) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s.Kind != sym.Function || s.Size == 0 {
+					continue
+				}
+				if _, ok, _ := file.X86Frame(s.RVA); !ok {
+					continue // made by the assembler, without call frame information
+				}
+				a := &x86Walk{
+					t: t, f: f, file: file, begin: fixtureBase + uint64(s.RVA), end: fixtureBase + uint64(s.RVA+uint32(s.Size)),
+					seen: map[uint64]bool{}, ret: x86Caller(t, f), hows: hows,
+				}
+				a.run(pops)
+				units, functions = units+a.units, functions+1
+			}
+			t.Logf("%d functions, %d times unwound, by %v", functions, units, hows)
+			if functions < 10 || units < 200 || hows[FPO]+hows[Code] != units {
+				t.Errorf("%d functions, %d times unwound, by %v", functions, units, hows)
 			}
 		})
 	}
