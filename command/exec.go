@@ -25,7 +25,7 @@ func executionCommands() []*Command {
 		{Names: []string{"ga"}, Family: f, Run: cmdGo, Summary: "g with processor breakpoints at its addresses", Usage: "ga [=start] [address ... [; commands]]", Example: "ga nt+12345"},
 		{Names: []string{"gh"}, Family: f, Run: cmdGo, Summary: "g, with the exception handled", Usage: "gh[a] [=start] [address ...]", Example: "gh"},
 		{Names: []string{"gn", "gN"}, Family: f, Run: cmdGo, Summary: "g, with the exception not handled", Usage: "gn[a] [=start] [address ...]", Example: "gn"},
-		{Names: []string{"gc"}, Family: f, Run: cmdGoConditional, Summary: "go on as before the hit, in the commands of a breakpoint", Usage: "gc", Example: `bp nt+1000 "j (@rcx == 0) ''; 'gc'"`},
+		{Names: []string{"gc"}, Family: f, Run: cmdGoConditional, Summary: "go on as before the hit, in the commands of a breakpoint: step, or go to where g or gu was to end", Usage: "gc", Example: `bp nt+1000 "j (@rcx == 0) ''; 'gc'"`},
 		step([]string{"t", "tr"}, "one instruction, or several; into calls", "t 5"),
 		step([]string{"p", "pr"}, "one instruction, or several; over calls", "p"),
 		{Names: []string{"ta"}, Family: f, Run: cmdStepTo, Summary: "step into calls, up to an address, showing each step", Usage: "ta [r] [=start] address", Example: "ta nt+12345"},
@@ -102,7 +102,8 @@ func cmdGo(c *Call) error {
 		args = strings.TrimLeft(args, " \t,")
 	}
 	m := c.S.going(func(ctx context.Context) error { return c.S.Engine.Go(ctx, opt) })
-	return c.letGo(m, c.S.plainGo(0))
+	again := engine.GoOpt{Until: opt.Until, UntilHW: opt.UntilHW}
+	return c.letGo(m, c.S.going(func(ctx context.Context) error { return c.S.Engine.Go(ctx, again) }))
 }
 
 func cmdGoConditional(c *Call) error {
@@ -242,7 +243,13 @@ func cmdGoUp(c *Call) error {
 	if err := c.End(c.Args); err != nil {
 		return err
 	}
-	return c.letGo(c.S.going(c.S.Engine.StepOut), c.S.plainGo(0))
+	e := c.S.Engine
+	var same engine.GoOpt
+	out := c.S.going(func(ctx context.Context) (err error) {
+		same, err = e.StepOut(ctx)
+		return err
+	})
+	return c.letGo(out, c.S.going(func(ctx context.Context) error { return e.Go(ctx, same) }))
 }
 
 func cmdBreakIn(c *Call) error {

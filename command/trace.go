@@ -279,7 +279,7 @@ func (t *tracer) run(ctx context.Context, pc uint64) (*engine.Stop, error) {
 		pc = st.PC
 		if into && !t.wanted(pc) {
 			// Where an indirect call goes is known now.
-			if st, ok, err = t.step(ctx, e.StepOut); err != nil {
+			if st, ok, err = t.step(ctx, func(ctx context.Context) error { _, err := e.StepOut(ctx); return err }); err != nil {
 				return st, t.finish(err)
 			}
 			if pc, into = st.PC, false; !ok {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"openkd/arch"
 	"openkd/image/disasm"
@@ -69,6 +70,8 @@ type GoOpt struct {
 	Until  []uint64 // stop there, once
 	// UntilHW makes Until processor breakpoints.
 	UntilHW bool
+
+	out []temp // where StepOut ends
 }
 
 // StepUntil is where a sequence of steps ends.
@@ -108,7 +111,7 @@ func (e *Engine) Go(ctx context.Context, opt GoOpt) error {
 	if len(opt.Until) > 0 && opt.UntilHW && len(opt.Until) > 4 {
 		return errors.New("the processor has 4 breakpoint registers")
 	}
-	m := &motion{kind: motionGo, status: opt.Status, thread: h.stop.Thread}
+	m := &motion{kind: motionGo, status: opt.Status, thread: h.stop.Thread, temps: slices.Clone(opt.out)}
 	for _, addr := range opt.Until {
 		if opt.UntilHW {
 			m.hwTemps = append(m.hwTemps, a.Canon(addr))
@@ -535,26 +538,27 @@ func (e *fullError) Error() string {
 }
 
 // StepOut lets the target go until the function returns that the current
-// processor is in; in a recursion, this call of it.
-func (e *Engine) StepOut(ctx context.Context) error {
+// processor is in; in a recursion, this call of it. Who goes on from a stop on the
+// way to the same end does so with again.
+func (e *Engine) StepOut(ctx context.Context) (again GoOpt, err error) {
 	h, a, err := e.view()
 	if err != nil {
-		return err
+		return again, err
 	}
 	n := h.pick(-1)
 	r, err := e.Regs(ctx, n)
 	if err != nil {
-		return err
+		return again, err
 	}
 	s, err := e.Stack(ctx, r, StackOpt{Limit: 1, NoInline: true})
 	if err != nil {
-		return err
+		return again, err
 	}
 	if len(s.Frames) == 0 || s.Frames[0].Return == 0 {
-		return noCaller(s.End)
+		return again, noCaller(s.End)
 	}
 	if err := e.switchTo(ctx, h, n); err != nil {
-		return err
+		return again, err
 	}
 	f := &s.Frames[0]
 	m := &motion{kind: motionGo, thread: e.stopOf(h).Thread, proc: n, switched: n != h.origin}
@@ -563,5 +567,6 @@ func (e *Engine) StepOut(ctx context.Context) error {
 		t.sp = f.CFA
 	}
 	m.temps = []temp{t}
-	return e.start(ctx, h, m)
+	again.out = []temp{t}
+	return again, e.start(ctx, h, m)
 }
