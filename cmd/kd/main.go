@@ -101,6 +101,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			return exitUsage
 		}
 	}
+	if f.password != "" && k.Server == nil && len(f.doors) == 0 {
+		fmt.Fprintln(stderr, "kd: -passwordfile is not used: the link is a local one, and passwords are for server=@{}, -server and -remote")
+	}
 	hub, done, err := newShare(&f)
 	if err != nil {
 		fmt.Fprintln(stderr, "kd:", err)

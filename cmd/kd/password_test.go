@@ -64,3 +64,23 @@ func TestPasswordFromElsewhere(t *testing.T) {
 		t.Errorf("a folder as the password file: exit %d\n%s", code, errs.String())
 	}
 }
+
+// A password that nobody asks for is no secret kept: the person may think that
+// the link is protected.
+func TestPasswordWithoutUse(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	for _, c := range []struct {
+		link string
+		said bool
+	}{
+		{"com:port=" + missing, true},
+		{"com:port=" + missing + ",baud=9600", true},
+		{"kdsrv:server=@{tcp:server=127.0.0.1,port=1,password=x},trans=@{com:port=x}", false},
+	} {
+		var out, errs strings.Builder
+		code := run([]string{"-k", c.link, "-passwordfile", missing}, strings.NewReader(""), &out, &errs)
+		if said := strings.Contains(errs.String(), "-passwordfile is not used: the link is a local one"); code != exitNoConnect || said != c.said {
+			t.Errorf("%s: exit %d, said %v\n%s", c.link, code, said, errs.String())
+		}
+	}
+}
