@@ -228,7 +228,7 @@ func cmdAs(c *Call) error {
 		if err != nil {
 			return err
 		}
-		if text, err = readText(file); err != nil {
+		if text, err = c.S.readText(file); err != nil {
 			return err
 		}
 		text = strings.TrimRight(text, "\n")

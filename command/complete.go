@@ -529,7 +529,7 @@ type sessionNames struct{ s *Session }
 
 func (n *sessionNames) commands() []string {
 	var out []string
-	for _, c := range n.s.list {
+	for _, c := range n.s.shown() {
 		for _, name := range c.Names {
 			if name != "{" && name != "*" && !strings.HasPrefix(name, "$$") || len(name) > 2 {
 				out = append(out, name)
@@ -591,6 +591,9 @@ func (n *sessionNames) files(folder string) []string {
 		if home, err := os.UserHomeDir(); err == nil {
 			dir = home + dir[1:]
 		}
+	}
+	if n.s.namesFile(dir) != nil {
+		return nil
 	}
 	h, err := os.Open(dir)
 	if err != nil {

@@ -33,9 +33,18 @@ func extensionCommands() []*Command {
 	}
 }
 
-// SetExtensionPolicy names who is asked before a script's file is read. nil: all
-// are.
+// SetExtensionPolicy names who is asked before a script's file is read, besides
+// Secure Mode. nil: all are.
 func (s *Session) SetExtensionPolicy(allow func(path string) error) { s.allowScript = allow }
+
+// NameExtension says that the command line names an extension (-a), which Secure
+// Mode allows. It must be called before commands run. What is not there is left to
+// who loads it.
+func (s *Session) NameExtension(name string) {
+	if path, err := s.ext.Resolve(name); err == nil {
+		s.guards.named = append(s.guards.named, path)
+	}
+}
 
 // SetExtensionPath names the folders in which extensions are looked for, besides
 // the current one.
@@ -69,11 +78,13 @@ func (s *Session) Invoke(ctx context.Context, name string, args json.RawMessage)
 }
 
 func (s *Session) newExtensions(e *engine.Engine) *extension.Manager {
-	return extension.New(e, scriptHost{s}, extension.Options{Allow: func(path string) error {
-		if s.allowScript == nil {
-			return nil
+	return extension.New(e, scriptHost{s}, extension.Options{Allow: func(path string, main bool) error {
+		if s.allowScript != nil {
+			if err := s.allowScript(path); err != nil {
+				return err
+			}
 		}
-		return s.allowScript(path)
+		return s.secureExtension(path, main)
 	}})
 }
 
@@ -151,7 +162,7 @@ func (c *Call) scriptName() (string, error) {
 	if name == "" || strings.TrimSpace(rest) != "" {
 		return "", c.Syntax(c.Args)
 	}
-	return name, nil
+	return name, c.S.namesFile(name)
 }
 
 func cmdLoad(c *Call) error {
@@ -282,6 +293,9 @@ func cmdExtensionPath(c *Call) error {
 		args = strings.TrimSpace(add)
 	}
 	if args != "" {
+		if c.S.Secure() {
+			return errors.New("the extension path stays as it is in Secure Mode")
+		}
 		if q, rest, ok := cutString(args); ok && strings.TrimSpace(rest) == "" {
 			args = q
 		}

@@ -67,6 +67,9 @@ func cmdHelp(c *Call) error {
 		c.Printf("%s", keysHelp)
 		return nil
 	}
+	if err := c.S.allowed(name); err != nil {
+		return err
+	}
 	if k, ok := c.S.Lookup(name); ok {
 		c.explain(k)
 		return nil
@@ -103,7 +106,7 @@ func cmdKey(c *Call) error {
 func (c *Call) list() {
 	for _, fam := range c.S.helpFamilies() {
 		c.Printf("%s\n", fam)
-		for _, k := range c.S.list {
+		for _, k := range c.S.shown() {
 			if k.Family == fam {
 				names := strings.Join(k.Names, " ")
 				if len(names) > 22 {
@@ -148,7 +151,7 @@ func (c *Call) index() {
 	for _, fam := range c.S.helpFamilies() {
 		c.Printf("%s\n", fam)
 		line := " "
-		for _, k := range c.S.list {
+		for _, k := range c.S.shown() {
 			if k.Family != fam {
 				continue
 			}
@@ -167,7 +170,7 @@ func (c *Call) index() {
 
 // summary is `?`: the commands without a dot in front, as people type them.
 func (c *Call) summary() {
-	list := slices.DeleteFunc(slices.Clone(c.S.list), func(k *Command) bool {
+	list := slices.DeleteFunc(slices.Clone(c.S.shown()), func(k *Command) bool {
 		return !isLetter(k.Names[0][0]) && k.Names[0][0] != '?' && k.Names[0][0] != '~'
 	})
 	slices.SortStableFunc(list, func(a, b *Command) int { return foldCompare(a.Names[0], b.Names[0]) })
@@ -196,7 +199,7 @@ func (c *Call) explain(k *Command) {
 // helpFamilies lists the families in the order in which the registry has them.
 func (s *Session) helpFamilies() []string {
 	var out []string
-	for _, k := range s.list {
+	for _, k := range s.shown() {
 		if !slices.Contains(out, k.Family) {
 			out = append(out, k.Family)
 		}
@@ -218,7 +221,7 @@ func (s *Session) near(word string, parts bool) []string {
 		far  int
 	}
 	var found []match
-	for _, k := range s.list {
+	for _, k := range s.shown() {
 		for _, n := range k.Names {
 			l := strings.ToLower(n)
 			far := edits(word, l)

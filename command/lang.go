@@ -11,6 +11,7 @@ import (
 
 	"openkd/engine"
 	"openkd/engine/types"
+	"openkd/sharing"
 	"openkd/target"
 )
 
@@ -265,6 +266,13 @@ func (s *Session) sequence(ctx context.Context, text string, base int) error {
 // starts the sequence again. With an error it returns where the command ends.
 func (s *Session) statement(ctx context.Context, text string, i, base int) (int, error) {
 	st, ok := s.cut(text, i)
+	name := st.name
+	if ok {
+		name = st.cmd.Names[0]
+	}
+	if err := s.allowed(name); err != nil {
+		return st.end, err
+	}
 	if !ok && len(st.name) > 1 && st.name[0] == '!' {
 		var err error
 		if st.cmd, err = s.extensionCommand(ctx, st.name[1:]); err != nil {
@@ -289,9 +297,6 @@ func (s *Session) statement(ctx context.Context, text string, i, base int) (int,
 			help += ".help lists them"
 		}
 		return st.end, &Fault{Words: "Syntax error", At: text[i:], Help: help, stmt: text[i:st.end], pos: st.name0 - i}
-	}
-	if err := s.allowed(st.cmd); err != nil {
-		return st.end, err
 	}
 	p := &phrase{s: s, ctx: ctx, text: text, i: st.arg0, start: i, base: base}
 	if f, ok := grammar[st.cmd.Names[0]]; ok && st.cmd.Run == nil {
@@ -363,7 +368,7 @@ func (s *Session) show(err error, stmt string, off, base int) error {
 		if text == "" {
 			text = stmt
 		}
-		WriteStyled(s.w, Mistake, fmt.Sprintf("%*s^ %s in '%s'\n", col, "", f.Words, clip(strings.TrimSpace(text), 80)))
+		WriteStyled(s.w, Mistake, fmt.Sprintf("%*s^ %s in '%s'\n", col, "", f.Words, clip(strings.TrimSpace(sharing.Masked(text)), 80)))
 		if f.Help != "" {
 			WriteStyled(s.w, Mistake, f.Help+"\n")
 		}
@@ -836,7 +841,7 @@ func (p *phrase) foreachWord() error {
 			text = q
 		}
 		if form == 'f' {
-			if text, err = readText(text); err != nil {
+			if text, err = p.s.readText(text); err != nil {
 				return err
 			}
 		}
@@ -1004,7 +1009,7 @@ func orNil(err error) error {
 }
 
 func (s *Session) script(ctx context.Context, name string, joined bool) error {
-	text, err := readText(name)
+	text, err := s.readText(name)
 	if err != nil {
 		return err
 	}
@@ -1017,7 +1022,7 @@ func (s *Session) script(ctx context.Context, name string, joined bool) error {
 		if line == "" {
 			continue
 		}
-		fmt.Fprintf(s.w, "%s%s\n", s.Prompt(), line)
+		fmt.Fprintf(s.w, "%s%s\n", s.Prompt(), sharing.Masked(line))
 		err := s.run(ctx, line, -1)
 		var sh shown
 		switch {
@@ -1034,7 +1039,10 @@ func (s *Session) script(ctx context.Context, name string, joined bool) error {
 }
 
 // readText reads a script or list file.
-func readText(name string) (string, error) {
+func (s *Session) readText(name string) (string, error) {
+	if err := s.namesFile(name); err != nil {
+		return "", err
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return "", fmt.Errorf("Command file execution failed: %w", err)

@@ -24,7 +24,7 @@ func nameCommands() []*Command {
 			Summary: "show symbols by name, with * ? [] # + as wildcards: /0 addresses only, /1 names only, /2 both, /t types, /v kinds and sizes, /s of one size, /q in quotes, /p no blank in front of (, /f functions, /d data; sorted by address (/a, /A backwards), name (/n /N) or size (/z /Z)",
 			Usage:   "x [/0|/1|/2] [/D] [/t] [/v] [/q] [/p] [/f|/d] [/a|/A|/n|/N|/z|/Z] [/s size] module!pattern\nx *!   the modules\nx [options] pattern   the variables of the current function, and symbols of the modules that are loaded", Example: "x nt!Ke*Event*"},
 		{Names: []string{"ln"}, Family: f, Run: cmdNearest, Summary: "show the symbols around an address", Usage: "ln [/D] [address]", Example: "ln @rip"},
-		{Names: []string{".symopt"}, Family: f, NoTarget: true, Run: cmdSymbolOptions, Summary: "show or change the options of symbols", Usage: ".symopt[+|-] [flags]", Example: ".symopt+ 10"},
+		symoptCommand(),
 	}
 }
 
@@ -588,83 +588,6 @@ func offset(name string, d uint64) string {
 		return name
 	}
 	return fmt.Sprintf("%s+0x%x", name, d)
-}
-
-// symbolOptions are the flags of .symopt as documented.
-var symbolOptions = []struct {
-	flag uint32
-	name string
-}{
-	{0x1, "CASE_INSENSITIVE"}, {0x2, "UNDNAME"}, {0x4, "DEFERRED_LOADS"}, {0x8, "NO_CPP"}, {0x10, "LOAD_LINES"}, {0x20, "OMAP_FIND_NEAREST"},
-	{0x40, "LOAD_ANYTHING"}, {0x80, "IGNORE_CVREC"}, {0x100, "NO_UNQUALIFIED_LOADS"}, {0x200, "FAIL_CRITICAL_ERRORS"}, {0x400, "EXACT_SYMBOLS"},
-	{0x800, "ALLOW_ABSOLUTE_SYMBOLS"}, {0x1000, "IGNORE_NT_SYMPATH"}, {0x2000, "INCLUDE_32BIT_MODULES"}, {0x4000, "PUBLICS_ONLY"}, {0x8000, "NO_PUBLICS"},
-	{0x10000, "AUTO_PUBLICS"}, {0x20000, "NO_IMAGE_SEARCH"}, {0x40000, "SECURE"}, {0x80000, "NO_PROMPTS"}, {0x80000000, "DEBUG"},
-}
-
-const (
-	defaultSymbolOptions = 0xB0227
-	optionLines          = 0x10
-	optionDebug          = 0x80000000
-)
-
-func cmdSymbolOptions(c *Call) error {
-	args := strings.TrimSpace(c.Args)
-	sign := byte(0)
-	if args != "" && (args[0] == '+' || args[0] == '-') {
-		sign, args = args[0], strings.TrimSpace(args[1:])
-	}
-	if args == "" && sign != 0 {
-		return c.Syntax("")
-	}
-	s := &c.S.source
-	old := c.S.symbolFlags()
-	if args != "" {
-		v, err := c.Eval(args)
-		if err != nil {
-			return err
-		}
-		now := uint32(v) // a constant from 80000000 on came sign-extended
-		switch sign {
-		case '+':
-			now |= old
-		case '-':
-			now = old &^ now
-		}
-		s.lines = now&optionLines != 0
-		if set := c.S.Engine.SymbolSet(); set != nil {
-			set.Finder().SetNoisy(now&optionDebug != 0)
-		}
-		s.flags = (now ^ defaultSymbolOptions) &^ (optionLines | optionDebug)
-		if changed := (now ^ old) &^ (optionLines | optionDebug); changed != 0 {
-			for _, o := range symbolOptions {
-				if changed&o.flag != 0 {
-					c.Printf("SYMOPT_%s is noted, and changes nothing in this debugger.\n", o.name)
-				}
-			}
-		}
-	}
-	now := c.S.symbolFlags()
-	c.Printf("Symbol options are 0x%X:\n", now)
-	for _, o := range symbolOptions {
-		if now&o.flag != 0 {
-			c.Printf("  0x%08x - SYMOPT_%s\n", o.flag, o.name)
-		}
-	}
-	return nil
-}
-
-// symbolFlags are the options of symbols as .symopt has them.
-func (s *Session) symbolFlags() uint32 {
-	v := uint32(defaultSymbolOptions) ^ s.source.flags
-	if s.source.lines {
-		v |= optionLines
-	}
-	if s.Engine != nil {
-		if set := s.Engine.SymbolSet(); set != nil && set.Finder().Noisy() {
-			v |= optionDebug
-		}
-	}
-	return v
 }
 
 // locals shows the variables of the current function whose names match. That there

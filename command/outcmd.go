@@ -381,6 +381,9 @@ func (s *Session) now() time.Time {
 // OpenLog writes everything from now on into a file as well, as .logopen and
 // .logappend do. A log that is open is closed first.
 func (s *Session) OpenLog(name string, add bool) error {
+	if err := s.namesFile(name); err != nil {
+		return err
+	}
 	if err := s.CloseLog(); err != nil {
 		return err
 	}

@@ -287,6 +287,11 @@ func cmdSourcePath(c *Call) error {
 	files := &c.S.source.files
 	args, more := plus(c.Args)
 	if text := unquote(args); text != "" {
+		for p := range strings.SplitSeq(text, ";") {
+			if err := c.S.namesFile(strings.TrimSpace(p)); err != nil {
+				return err
+			}
+		}
 		files.SetPath(text, more)
 		c.S.source.file, c.S.source.missing, c.S.source.differs = nil, "", ""
 	}
@@ -503,6 +508,9 @@ func cmdSourceFile(c *Call) error {
 	case strings.EqualFold(c.Name, "lsf") && name == "-":
 		s.file = nil
 	case strings.EqualFold(c.Name, "lsf") && name != "":
+		if err := c.S.namesFile(name); err != nil {
+			return err
+		}
 		f, err := c.S.openSource(sym.Line{File: name})
 		if err != nil {
 			return err

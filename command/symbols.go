@@ -115,6 +115,9 @@ func cmdSymPath(c *Call) error {
 		if err != nil {
 			c.Printf("%v\n", err)
 		}
+		if p, err = c.securePath(set.Finder(), p); err != nil {
+			return err
+		}
 		if more {
 			p = old.Append(p)
 		}
@@ -142,6 +145,9 @@ func cmdSymFix(c *Call) error {
 	}
 	args, more := plus(c.Args)
 	p, err := symbols.Fix(unquote(args))
+	if err == nil {
+		p, err = c.securePath(set.Finder(), p)
+	}
 	if err != nil {
 		return err
 	}
@@ -167,6 +173,9 @@ func cmdExePath(c *Call) error {
 		}
 		if err != nil {
 			c.Printf("%v\n", err)
+		}
+		if more, err = c.securePath(set.Finder(), more); err != nil {
+			return err
 		}
 		if add {
 			more = p.Append(more)
@@ -290,7 +299,7 @@ func cmdReload(c *Call) error {
 	}
 	var all, failed []symbols.Status
 	switch {
-	case set != nil && (r.force || r.module != ""):
+	case set != nil && (r.force || r.module != "" || c.S.eager()):
 		err := e.SymbolSet().LoadAll(c.Ctx, bases, symbols.LoadOptions{Force: r.force, Loose: r.loose, NoExports: !r.force}, func(st symbols.Status) {
 			all = append(all, st)
 		})

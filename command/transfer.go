@@ -32,6 +32,9 @@ func (c *Call) fileRange() (name string, addr, n uint64, err error) {
 	if name == "" || strings.TrimSpace(rest) == "" {
 		return "", 0, 0, c.Syntax(rest)
 	}
+	if err := c.S.namesFile(name); err != nil {
+		return "", 0, 0, err
+	}
 	addr, n, rest, err = c.Range(rest, 1, 0)
 	if err == nil {
 		err = c.End(rest)

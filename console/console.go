@@ -401,7 +401,7 @@ func (k *console) line() (l sharing.Line, id any, err error) {
 		l.Text, k.pending = k.pending[0], k.pending[1:]
 		k.mu.Unlock()
 		k.waits.cameCommand()
-		k.s.PrintBy(prompt+l.Text+"\n", func() {
+		k.s.PrintBy(prompt+sharing.Masked(l.Text)+"\n", func() {
 			k.typed(l.Text, prompt)
 			if k.js == nil {
 				k.showLine(prompt, l.Text)

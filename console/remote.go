@@ -175,10 +175,14 @@ func titled(s sharing.Session) string {
 }
 
 func role(s sharing.Session) string {
-	if s.ReadOnly {
-		return "; you may look, and .echo <text> is shown to all"
+	text := ""
+	if s.Secure {
+		text = "; it is in Secure Mode (.hh .secure says what that takes away)"
 	}
-	return ""
+	if s.ReadOnly {
+		text += "; you may look, and .echo <text> is shown to all"
+	}
+	return text
 }
 
 // maxBacklog is how much a client's own terminal may be behind before the client

@@ -70,10 +70,11 @@ func (x *remoteJSON) Joined(s sharing.Session) {
 	x.state, x.prompt = s.State, s.Prompt != ""
 	x.stopLocked(s.Stop)
 	x.mine, x.other = 0, false
-	hello := map[string]any{
-		"type": "hello", "protocol": jsonProtocol, "state": stateWord(s.State),
-		"session": map[string]any{"program": s.Program, "title": s.Title, "release": s.Release, "client": s.ID, "readonly": s.ReadOnly},
+	session := map[string]any{"program": s.Program, "title": s.Title, "release": s.Release, "client": s.ID, "readonly": s.ReadOnly}
+	if s.Secure {
+		session["secure"] = true
 	}
+	hello := map[string]any{"type": "hello", "protocol": jsonProtocol, "state": stateWord(s.State), "session": session}
 	if x.stop != nil {
 		hello["stop"] = x.stop
 	}

@@ -57,7 +57,9 @@ func (e *ScriptError) Unwrap() error { return e.Err }
 // Options of a Manager. The zero value is usable.
 type Options struct {
 	// Allow is asked before a file is read, with its path; an error refuses it.
-	Allow func(path string) error
+	// main: it is the script itself, not a file that it loads, which lies in the
+	// script's folder, below it or on the search path.
+	Allow func(path string, main bool) error
 	// Path are the folders that are searched besides the current one.
 	Path []string
 	// Limits and Callbacks are those of commands and of callbacks; zero fields
@@ -252,6 +254,7 @@ func (m *Manager) find(name string) (string, error) {
 		names = append(names, name+Ext)
 	}
 	names = append(names, name)
+	var refused error // of one that is there; another may be allowed
 	folders := []string{""}
 	if !filepath.IsAbs(name) {
 		folders = append(folders, m.path...)
@@ -259,10 +262,22 @@ func (m *Manager) find(name string) (string, error) {
 	for _, d := range folders {
 		for _, n := range names {
 			p := filepath.Join(d, n)
-			if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() {
-				return filepath.Abs(p)
+			if st, err := os.Stat(p); err != nil || !st.Mode().IsRegular() {
+				continue
+			}
+			abs, err := filepath.Abs(p)
+			if err != nil {
+				return "", err
+			}
+			if err := m.allowed(abs, true); err == nil {
+				return abs, nil
+			} else if refused == nil {
+				refused = err
 			}
 		}
+	}
+	if refused != nil {
+		return "", refused
 	}
 	where := "the current folder"
 	if filepath.IsAbs(name) {
@@ -271,6 +286,36 @@ func (m *Manager) find(name string) (string, error) {
 		where += ", " + strings.Join(m.path, ", ")
 	}
 	return "", fmt.Errorf("there is no script %s in %s. .extpath+ adds a folder", names[0], where)
+}
+
+// allowed asks whether a file may be read.
+func (m *Manager) allowed(path string, main bool) error {
+	if m.opt.Allow == nil {
+		return nil
+	}
+	return m.opt.Allow(path, main)
+}
+
+// Resolve finds the file that Load would load.
+func (m *Manager) Resolve(name string) (string, error) { return m.find(name) }
+
+// Expel unloads the extensions that may not be any more, by the rules of
+// Options.Allow as they are now, without a call of theirs. The errors name them.
+func (m *Manager) Expel(ctx context.Context) []error {
+	var out []error
+	for _, x := range m.Chain() {
+		err := m.allowed(x.Path, true)
+		for path := range x.sums {
+			if err == nil && path != x.Path {
+				err = m.allowed(path, false)
+			}
+		}
+		if err != nil {
+			m.drop(ctx, dying(x), nil)
+			out = append(out, fmt.Errorf("%s is unloaded: %w", x.Name, err))
+		}
+	}
+	return out
 }
 
 // nameOf is the name of an extension by its file.
@@ -286,11 +331,9 @@ func nameOf(path string) string {
 
 // readSource reads a script. The folder bounds what a link may lead to; "" does
 // not.
-func (m *Manager) readSource(path, folder string) ([]byte, error) {
-	if m.opt.Allow != nil {
-		if err := m.opt.Allow(path); err != nil {
-			return nil, err
-		}
+func (m *Manager) readSource(path, folder string, main bool) ([]byte, error) {
+	if err := m.allowed(path, main); err != nil {
+		return nil, err
 	}
 	var f *os.File
 	var err error
@@ -365,7 +408,7 @@ func (m *Manager) loadFile(ctx context.Context, x *Extension) (starlark.Value, e
 
 // exec reads, compiles and runs a file of an extension.
 func (m *Manager) exec(t *starlark.Thread, x *Extension, path, folder string) (starlark.StringDict, error) {
-	src, err := m.readSource(path, folder)
+	src, err := m.readSource(path, folder, path == x.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -494,7 +537,7 @@ func (m *Manager) load(t *starlark.Thread, x *Extension, from, module string) (s
 // changed says whether one of an extension's files has.
 func (m *Manager) changed(x *Extension) bool {
 	for path, sum := range x.sums {
-		b, err := m.readSource(path, "")
+		b, err := m.readSource(path, "", path == x.Path)
 		if err != nil || sha256.Sum256(b) != sum {
 			return true
 		}

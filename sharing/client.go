@@ -39,6 +39,7 @@ type Session struct {
 	Release  string // of the server
 	ID       uint32 // this client among the participants
 	ReadOnly bool
+	Secure   bool // the session is in Secure Mode
 	// History: entries up to this one were there before; what follows is how the
 	// session stood then.
 	History uint64
@@ -331,7 +332,7 @@ func (c *Client) entered(j joined, h hello) {
 	first := c.session == nil
 	other := !first && !bytes.Equal(c.session, j.Session)
 	c.session, c.token = j.Session, j.Token
-	c.info = Session{Program: clean(h.Program, maxName), Title: clean(j.Title, 512), Release: clean(h.Release, maxName), ID: j.ID, ReadOnly: j.ReadOnly, History: j.Now, Shown: j.After, State: clean(j.State, maxName), Stop: j.Stop}
+	c.info = Session{Program: clean(h.Program, maxName), Title: clean(j.Title, 512), Release: clean(h.Release, maxName), ID: j.ID, ReadOnly: j.ReadOnly, Secure: j.Secure, History: j.Now, Shown: j.After, State: clean(j.State, maxName), Stop: j.Stop}
 	if j.PromptOf == 0 || j.PromptOf == j.ID {
 		c.info.Prompt = j.Prompt
 	}

@@ -128,6 +128,7 @@ type Hub struct {
 	local    int // how many of queue are of the own console
 	arrival  func()
 	missed   bool // something arrived while nobody was to be told
+	secure   bool
 	prompt   string
 	state    string
 	promptOf uint32
@@ -196,6 +197,21 @@ func (h *Hub) SetTitle(text string) {
 	h.o.Title = text
 }
 
+// SetSecure notes that the session is in Secure Mode, which those who join are
+// told.
+func (h *Hub) SetSecure() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.secure = true
+}
+
+// Secure says whether SetSecure was called.
+func (h *Hub) Secure() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.secure
+}
+
 // Attach tells who is shared.
 func (h *Hub) Attach(host Host) {
 	h.mu.Lock()
@@ -226,6 +242,9 @@ func (h *Hub) appendLocked(e Entry) {
 		e.Text = e.Text[:MaxLine]
 	}
 	e.Message = clip(e.Message, 4096)
+	if e.Kind == EntryCommand || e.Kind == EntryResult { // both have the line
+		e.Text = Masked(e.Text)
+	}
 	switch e.Kind {
 	case EntryPrompt:
 		h.prompt, h.state, h.promptOf = e.Prompt, e.Name, e.From
@@ -297,26 +316,6 @@ func (h *Hub) Command(l Line, prompt string) {
 	// Who ran what is written before it runs.
 	h.o.Logger.Info("command", "audit", "command", "owner", l.String(), "id", l.ID, "command", clip(clean(l.Text, 4096), 4096))
 	h.Append(Entry{Kind: EntryCommand, From: l.ID, Who: l.Name, ID: l.Request, Text: l.Text, Prompt: prompt})
-}
-
-// Masked is a line without the password of a door that it opens: what is typed
-// goes to everybody, and into logs.
-func Masked(line string) string {
-	word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-	if !strings.EqualFold(word, ".server") {
-		return line
-	}
-	parts := strings.Split(rest, ",")
-	for i, p := range parts {
-		head := ""
-		if proto, first, ok := strings.Cut(p, ":"); ok && i == 0 {
-			head, p = proto+":", first
-		}
-		if key, _, ok := strings.Cut(p, "="); ok && strings.EqualFold(strings.TrimSpace(key), "password") {
-			parts[i] = head + key + "=*"
-		}
-	}
-	return word + " " + strings.Join(parts, ",")
 }
 
 // Local notes that the program's own console holds a line more.
@@ -460,7 +459,7 @@ func (h *Hub) enter(c *connection, j join) (joined, *Refusal) {
 			}
 		}
 	}
-	r := joined{Session: h.id, Title: h.o.Title, Now: h.log.last(), State: h.state, Stop: h.stopData}
+	r := joined{Session: h.id, Title: h.o.Title, Now: h.log.last(), State: h.state, Stop: h.stopData, Secure: h.secure}
 	r.Prompt, r.PromptOf = h.prompt, h.promptOf
 	if p == nil {
 		if len(h.parts) >= h.o.MaxClients {

@@ -128,6 +128,7 @@ type joined struct {
 	Prompt   string `cbor:"12,keyasint,omitempty"`
 	PromptOf uint32 `cbor:"13,keyasint,omitempty"`
 	Stop     []byte `cbor:"14,keyasint,omitempty"` // the fields of the last halted event
+	Secure   bool   `cbor:"15,keyasint,omitempty"` // Secure Mode
 }
 
 // Op is what a request asks for.

@@ -41,6 +41,7 @@ type Set struct {
 	tick   uint64
 	held   int // files that are open
 	closed bool
+	loose  bool
 }
 
 // NewSet makes an empty Set. target may be nil: then only what is said of a
@@ -71,6 +72,14 @@ func (s *Set) SetPaths(symbols, images Path) {
 			s.drop(m)
 		}
 	}
+}
+
+// SetLoose has what is loaded from now on take files of the right name and the
+// wrong identity, as LoadOptions.Loose does.
+func (s *Set) SetLoose(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loose = on
 }
 
 // Close closes all files. What is in use is closed when it is not any more.
@@ -476,6 +485,7 @@ func (s *Set) load(ctx context.Context, m *module, o LoadOptions) error {
 		askErr = s.ask(ctx, []*module{m})
 	}
 	s.mu.Lock()
+	o.Loose = o.Loose || s.loose
 	l := &loader{s: s, o: o, m: m.Module, path: s.path, images: s.images}
 	s.mu.Unlock()
 	l.run(ctx)

@@ -89,7 +89,7 @@ func options() []option {
 		{[]string{"as"}, "<name>", "with -remote: the name that the others see (machine\\user)", nil, func(f *flags, v string) { f.as = v }},
 		{[]string{"audit"}, "<file>", "append who joined and who ran what, as JSON lines", nil, func(f *flags, v string) { f.audit = v }},
 		{[]string{"noshell"}, "", "forbid .shell to everybody", func(f *flags) { f.noShell = true }, nil},
-		{[]string{"secure"}, "", "Secure Mode: without .shell, .writemem and .quit_lock, for good", func(f *flags) { f.secure = true }, nil},
+		{[]string{"secure"}, "", "Secure Mode, for good: no commands that run programs or reach other machines, no downloads, extensions and symbols from local disks", func(f *flags) { f.secure = true }, nil},
 		{[]string{"passwordfile"}, "<file>", "its first line is the password for server=@{}, -server and -remote without one (else OPENKD_PASSWORD)", nil, func(f *flags, v string) { f.password = v }},
 		{[]string{"QR"}, "<machine>", "list the servers of a machine, or of the local network; goes with -json alone", nil, func(f *flags, v string) { f.servers = &v }},
 		{[]string{"keygen"}, "", "make a key for network debugging and print what to type on both sides", func(f *flags) { f.keygen = true }, nil},

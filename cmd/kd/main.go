@@ -161,18 +161,21 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		Name: "Remote KD: " + k.String(), Config: cfg, StopFirstChance: f.firstExc, CacheSize: cacheSize(os.Getenv, stderr),
 	})
 	s := command.NewSession(e, stdout, command.Options{Quiet: f.quiet, Verbose: f.verbose, Share: hub})
-	if f.secure {
-		s.SetSecure()
-	}
 	if f.noShell {
 		s.SetNoShell()
 	}
 	s.SetExtensionPath(extension.SplitPath(os.Getenv(extension.EnvPath)))
 	for i, name := range f.extensions {
+		s.NameExtension(name)
 		f.commands = slices.Insert(f.commands, i, fmt.Sprintf(".setdll \"%s\"", name))
 	}
 	set := files.use(e, s)
 	defer set.Close()
+	if f.secure {
+		for _, note := range s.SetSecure() {
+			fmt.Fprintln(text, note)
+		}
+	}
 	if f.loadAll {
 		f.commands = append([]string{"ld *"}, f.commands...)
 	}
