@@ -30,7 +30,8 @@ import (
 // commands; each "-- name.in --" in it is a session with a machine of its own,
 // and "-- name.out --" is everything that was shown and typed. A session is run
 // twice: on a server in this process, and through a kdsrv process on TCP. Both
-// must show the same, byte for byte, and what the file says.
+// must show the same, byte for byte, and what the file says. With -short it is
+// run once, on a server in this process: there the race detector sees all of it.
 //
 //	go test ./cmd/kd -run Transcript -update    writes the .out anew; read them!
 //
@@ -213,10 +214,16 @@ func family(t *testing.T, file string, srv *kdsrvProcess) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				remote := play(t, f.data, srv)
-				local := remote
-				if !strings.Contains(f.data, "\n#remote\n") {
+				var local, remote string
+				switch {
+				case strings.Contains(f.data, "\n#remote\n"):
+					remote = play(t, f.data, srv)
+					local = remote
+				case testing.Short():
 					local = play(t, f.data, nil)
+					remote = local
+				default:
+					remote, local = play(t, f.data, srv), play(t, f.data, nil)
 				}
 				mu.Lock()
 				got[name] = local
@@ -423,13 +430,26 @@ func (s *screen) since() string {
 
 // until waits until what was shown since the last line typed is as asked for.
 func (s *screen) until(ok func(string) bool, d time.Duration) bool {
+	return s.wait(s.since, ok, d)
+}
+
+// untilEnd is until with no more than the last 100 bytes of it.
+func (s *screen) untilEnd(ok func(string) bool, d time.Duration) bool {
+	return s.wait(func() string {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return string(s.b[max(s.typed, len(s.b)-100):])
+	}, ok, d)
+}
+
+func (s *screen) wait(shown func() string, ok func(string) bool, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
-	for !ok(s.since()) {
+	for !ok(shown()) {
 		select {
 		case <-s.changed:
 		case <-t.C:
-			return ok(s.since())
+			return ok(shown())
 		}
 	}
 	return true
@@ -445,6 +465,7 @@ type stage struct {
 	cfg    sim.Config
 	m      *sim.Machine
 	run    func() // switches the machine on, once
+	off    func() // switches it off
 	*player
 	first  *player
 	guests []*player
@@ -483,6 +504,9 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 	}
 	s.first = &player{}
 	s.player = s.first
+	// Off at once: a machine that nobody looks at computes all the same.
+	s.off = func() {}
+	defer func() { s.off() }()
 	defer s.everybodyOut()
 	lines := strings.Split(strings.TrimSuffix(script, "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
@@ -719,12 +743,12 @@ func (s *stage) powerUp() {
 			wg.Go(func() { m.Serve(ctx, c) })
 		}
 	})
-	s.t.Cleanup(func() {
+	s.off = func() {
 		s.run() // what was never used is switched on and off
 		cancel()
 		ln.Close()
 		wg.Wait()
-	})
+	}
 }
 
 // kd starts a debugger.
@@ -873,7 +897,8 @@ var atPrompt = regexp.MustCompile(`(?:^|[^\w])(?:\d+: )?kd> $|Input> $|(?:^|\n)[
 
 // prompt waits until the debugger waits.
 func (s *stage) prompt() {
-	if !s.screen.until(func(shown string) bool { return atPrompt.MatchString(shown) }, patience) {
+	// The last line is enough, and a long output comes in many pieces.
+	if !s.screen.untilEnd(func(end string) bool { return atPrompt.MatchString(end) }, patience) {
 		s.t.Fatalf("no prompt:\n%s\n%s", s.screen.text(), s.stderr.text())
 	}
 }
