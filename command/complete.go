@@ -72,7 +72,13 @@ const (
 // what counts are the modules, symbols and types that are loaded. It may be called
 // from any goroutine.
 func (s *Session) Complete(line string, cursor int) Completion {
-	return complete(line, cursor, &sessionNames{s})
+	return complete(line, cursor, &sessionNames{s: s})
+}
+
+// CompleteNames is Complete without the names of files, for those who are not to
+// see what there is on this machine.
+func (s *Session) CompleteNames(line string, cursor int) Completion {
+	return complete(line, cursor, &sessionNames{s: s, noFiles: true})
 }
 
 // nameSource is where the names come from that complete chooses among. Each method
@@ -525,7 +531,10 @@ func commonFold(a, b string) string {
 }
 
 // sessionNames is the names of a session.
-type sessionNames struct{ s *Session }
+type sessionNames struct {
+	s       *Session
+	noFiles bool
+}
 
 func (n *sessionNames) commands() []string {
 	var out []string
@@ -583,6 +592,9 @@ func (n *sessionNames) registers() []string {
 func (n *sessionNames) aliases() []string { return n.published().aliases }
 
 func (n *sessionNames) files(folder string) []string {
+	if n.noFiles {
+		return nil
+	}
 	dir := folder
 	if dir == "" {
 		dir = "."

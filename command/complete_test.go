@@ -28,7 +28,7 @@ func (n fewNames) commands() []string {
 }
 
 func (n fewNames) command(text string) (string, int, bool, bool) {
-	return (&sessionNames{n.s}).command(text)
+	return (&sessionNames{s: n.s}).command(text)
 }
 func (n fewNames) modules() []string   { return []string{"hal", "nt", "NTFS", "tcpip"} }
 func (n fewNames) registers() []string { return []string{"rax", "rbx", "rip", "$ip", "$proc", "$t0"} }

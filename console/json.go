@@ -291,18 +291,27 @@ func (j *jsonOut) early(k *console) func(line string) bool {
 // maxCompleting is how many requests for completion are served at a time.
 const maxCompleting = 8
 
-// complete answers a request for completion, beside everything else: it may wait
-// for a folder that is read.
-func (j *jsonOut) complete(k *console, r request) error {
+// completing is what a request for completion asks.
+func (r *request) completing() (line string, cursor int, err error) {
 	if r.Line == nil {
-		return errors.New(`"complete" needs a "line"`)
+		return "", 0, errors.New(`"complete" needs a "line"`)
 	}
-	cursor := len(*r.Line)
+	cursor = len(*r.Line)
 	if r.Cursor != nil {
 		cursor = *r.Cursor
 	}
 	if cursor < 0 || cursor > len(*r.Line) {
-		return fmt.Errorf(`"cursor" is 0 to %d, in bytes`, len(*r.Line))
+		return "", 0, fmt.Errorf(`"cursor" is 0 to %d, in bytes`, len(*r.Line))
+	}
+	return *r.Line, cursor, nil
+}
+
+// complete answers a request for completion, beside everything else: it may wait
+// for a folder that is read.
+func (j *jsonOut) complete(k *console, r request) error {
+	line, cursor, err := r.completing()
+	if err != nil {
+		return err
 	}
 	if j.completing.Add(1) > maxCompleting {
 		j.completing.Add(-1)
@@ -310,21 +319,25 @@ func (j *jsonOut) complete(k *console, r request) error {
 	}
 	k.wg.Go(func() {
 		defer j.completing.Add(-1)
-		c := k.s.Complete(*r.Line, cursor)
-		list := []map[string]any{}
-		for _, x := range c.Candidates {
-			list = append(list, map[string]any{"text": strings.ToValidUTF8(x.Text, "\ufffd"), "kind": x.Kind})
-		}
-		v := map[string]any{"type": "completion", "from": c.From, "to": c.To, "insert": strings.ToValidUTF8(c.Insert, "\ufffd"), "candidates": list, "more": c.More, "incomplete": c.Incomplete}
-		if c.Note != "" {
-			v["note"] = c.Note
-		}
-		if r.ID != nil {
-			v["id"] = r.ID
-		}
-		j.put(v)
+		j.completion(r.ID, k.s.Complete(line, cursor))
 	})
 	return nil
+}
+
+// completion writes what was found.
+func (j *jsonOut) completion(id any, c completion) {
+	list := []map[string]any{}
+	for _, x := range c.Candidates {
+		list = append(list, map[string]any{"text": strings.ToValidUTF8(x.Text, "\ufffd"), "kind": x.Kind})
+	}
+	v := map[string]any{"type": "completion", "from": c.From, "to": c.To, "insert": strings.ToValidUTF8(c.Insert, "\ufffd"), "candidates": list, "more": c.More, "incomplete": c.Incomplete}
+	if c.Note != "" {
+		v["note"] = c.Note
+	}
+	if id != nil {
+		v["id"] = id
+	}
+	j.put(v)
 }
 
 // next is the next command. Its line was looked at by early, so it is one.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/term"
 
+	"openkd/command"
 	"openkd/sharing"
 )
 
@@ -231,6 +232,9 @@ func (r *remote) setup() {
 	if r.js == nil {
 		if t := openTerminal(r.opt.In, r.opt.Out, r.outlet, r.opt.Err, r.opt.Terminal, hooks); t != nil {
 			r.src, r.tty, r.term, r.out = t, true, t, t.styled(nil)
+			t.fetch = func(line string, cursor int, give func(completion)) {
+				r.complete(line, cursor, func(c completion, _ error) { give(c) })
+			}
 			if v, ok := r.opt.Err.(*visible); ok {
 				r.undo = v.redirect(r.out) // what else is told on this terminal
 			}
@@ -243,6 +247,28 @@ func (r *remote) setup() {
 		// What others type and print is shown, and does not act.
 		r.out = &visible{w: r.out}
 	}
+}
+
+// completionPatience is how long an answer of the server is of use.
+const completionPatience = 3 * time.Second
+
+// complete asks the server what can stand at the cursor, in one exchange. give is
+// called when there is an answer, or none.
+func (r *remote) complete(line string, cursor int, give func(completion, error)) {
+	r.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(r.ctx, completionPatience)
+		defer cancel()
+		c, err := r.c.Complete(ctx, line, cursor)
+		if err != nil {
+			give(completion{From: cursor, To: cursor}, err)
+			return
+		}
+		out := completion{From: c.From, To: c.To, Insert: c.Insert, More: c.More, Incomplete: c.Incomplete, Note: c.Note}
+		for _, x := range c.Candidates {
+			out.Candidates = append(out.Candidates, command.Candidate{Text: x.Text, Show: x.Text[x.Show:], Kind: command.Kind(x.Kind)})
+		}
+		give(out, nil)
+	})
 }
 
 // harmless is a text without control characters that could act.

@@ -177,3 +177,47 @@ func TestRemoteTerminal(t *testing.T) {
 	ben.press(".key b\r")
 	<-ben.code
 }
+
+// TestRemoteCompletion: TAB at a client asks the server, once; keys that follow
+// wait a moment for the answer, and no longer.
+func TestRemoteCompletion(t *testing.T) {
+	p := share(t)
+	ann := newFarDesk(t, p, "ann", map[string]string{"TERM": "xterm"})
+	ann.lastly("0: kd>")
+	ann.press(".l\t")
+	ann.lastly("0: kd> .log", "logclose  logopen")
+	ann.press("o\tx\ty") // keys behind it, and a TAB for which there is nothing
+	ann.lastly("0: kd> .logopen xy")
+	if got, want := p.completions(), []string{".l", ".logo", ".logopen x"}; !slices.Equal(got, want) {
+		t.Errorf("asked for %q", got)
+	}
+	ann.press("\x15")
+
+	// The answer is late, and something was typed meanwhile.
+	later := make(chan struct{})
+	p.mu.Lock()
+	p.later = later
+	p.mu.Unlock()
+	ann.press(".logo\tabc")
+	ann.lastly("0: kd> .logoabc")
+	p.mu.Lock()
+	p.later = nil
+	p.mu.Unlock()
+	close(later)
+	ann.press("\r")
+	ann.until("the answer", func(l []string) bool { return slices.Contains(l, "answer 1 to .logoabc of ann") })
+	ann.lastly("done 1", "0: kd>")
+
+	// CTRL+C gives it up.
+	later = make(chan struct{})
+	p.mu.Lock()
+	p.later = later
+	p.mu.Unlock()
+	ann.press(".logo\tabc\x03k")
+	ann.lastly("0: kd> k")
+	close(later)
+	ann.press("\r")
+	ann.until("the answer", func(l []string) bool { return slices.Contains(l, "answer 2 to k of ann") })
+	ann.press(".key b\r")
+	<-ann.code
+}

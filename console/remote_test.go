@@ -13,6 +13,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,6 +40,39 @@ type shared struct {
 
 	mu   sync.Mutex
 	gate chan struct{} // of "block"; nil: nothing is blocked
+
+	asked []string      // what completions were asked for
+	later chan struct{} // they wait for it; nil: they do not
+}
+
+// Complete implements sharing.Completer for two commands.
+func (p *shared) Complete(_ sharing.Person, _ bool, line string, cursor int) sharing.Completion {
+	p.mu.Lock()
+	p.asked = append(p.asked, line[:cursor])
+	later := p.later
+	p.mu.Unlock()
+	if later != nil {
+		<-later
+	}
+	c := sharing.Completion{To: cursor, Insert: line[:cursor]}
+	for _, n := range []string{".logclose", ".logopen"} {
+		if strings.HasPrefix(n, c.Insert) {
+			c.Candidates = append(c.Candidates, sharing.Candidate{Text: n, Show: 1, Kind: "command"})
+		}
+	}
+	switch len(c.Candidates) {
+	case 1:
+		c.Insert = c.Candidates[0].Text + " "
+	case 2:
+		c.Insert = ".log"
+	}
+	return c
+}
+
+func (p *shared) completions() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.asked)
 }
 
 // blocked says whether the program waits for CTRL+C.

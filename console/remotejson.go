@@ -482,9 +482,25 @@ func (x *remoteJSON) request(line string) bool {
 		case "wait":
 			x.wait(req)
 		case "complete":
-			fail(errors.New("a client of a shared session does not complete: names are where the session is"))
+			line, cursor, err := req.completing()
+			if err == nil && x.j.completing.Add(1) > maxCompleting {
+				x.j.completing.Add(-1)
+				err = fmt.Errorf("%d completions are under way already", maxCompleting)
+			}
+			if err != nil {
+				fail(err)
+				break
+			}
+			x.r.complete(line, cursor, func(c completion, err error) {
+				x.j.completing.Add(-1)
+				if err != nil {
+					fail(err)
+					return
+				}
+				x.j.completion(req.ID, c)
+			})
 		default:
-			fail(fmt.Errorf("%q is not known: breakin, cancel, leave, resync, status, wait", req.Do))
+			fail(fmt.Errorf("%q is not known: breakin, cancel, complete, leave, resync, status, wait", req.Do))
 		}
 	}
 	return false

@@ -73,6 +73,7 @@ func (k *console) take(ctx context.Context, prompting func() string, state strin
 		if hub != nil {
 			if l, ok := hub.Take(k.holds); ok {
 				end()
+				k.taken()
 				k.promptEnds(true)
 				return l, nil, nil
 			}
@@ -94,6 +95,9 @@ func (k *console) take(ctx context.Context, prompting func() string, state strin
 		} else {
 			l.Text, err = k.src.next(c, p)
 		}
+		if err == nil {
+			k.taken()
+		}
 		arrived := c.Err() != nil && ctx.Err() == nil
 		end()
 		if !arrived || err == nil {
@@ -110,6 +114,14 @@ func (k *console) take(ctx context.Context, prompting func() string, state strin
 		}
 		return l, id, err
 	}
+}
+
+// taken notes that there is a line to run: what interrupts from now on is meant
+// for it.
+func (k *console) taken() {
+	k.mu.Lock()
+	k.struck = false
+	k.mu.Unlock()
 }
 
 // Without an editor that keeps it below, a prompt that others' words come
@@ -330,6 +342,32 @@ func (k *console) Do(who sharing.Person, op sharing.Op, text string) error {
 		}
 	}
 	return nil
+}
+
+// Complete implements sharing.Completer. What is being run comes first: nothing is
+// looked up beside it. The names of files on this machine are for those who can
+// work with them.
+func (k *console) Complete(who sharing.Person, readOnly bool, line string, cursor int) sharing.Completion {
+	k.mu.Lock()
+	busy := k.busy
+	k.mu.Unlock()
+	if busy {
+		return sharing.Completion{From: cursor, To: cursor, Note: "a command is being run; TAB completes when it has ended"}
+	}
+	f := k.s.Complete
+	if readOnly || k.s.Secure() {
+		f = k.s.CompleteNames
+	}
+	c := f(line, cursor)
+	out := sharing.Completion{From: c.From, To: c.To, Insert: c.Insert, More: c.More, Incomplete: c.Incomplete, Note: c.Note}
+	for _, x := range c.Candidates {
+		show := 0
+		if strings.HasSuffix(x.Text, x.Show) {
+			show = len(x.Text) - len(x.Show)
+		}
+		out.Candidates = append(out.Candidates, sharing.Candidate{Text: x.Text, Show: show, Kind: string(x.Kind)})
+	}
+	return out
 }
 
 // answerTarget answers what the target asks, in JSON.

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/term"
 
@@ -56,13 +57,30 @@ type terminal struct {
 	eof      bool
 	keyed    bool // the last key was one of kd: an ENTER behind it belongs to it
 
-	complete func(line string, cursor int) completion // nil: nothing is completed
+	// complete answers at once, fetch later: it returns, and calls give, from any
+	// goroutine, when it has an answer. One of them, or none.
+	complete func(line string, cursor int) completion
+	fetch    func(line string, cursor int, give func(completion))
 	menu     []lineedit.Span
 	wanted   uint64 // TAB was pressed: the number of the request, 0: none
 	requests uint64
 	holding  bool // keys wait for the completion
 	held     []byte
+	fetched  fetched
 }
+
+// fetched is a completion that comes from far away.
+type fetched struct {
+	request uint64 // which is under way, 0: none
+	line    string // that was completed
+	cursor  int
+	answer  *completion
+	late    bool // keys wait for it no longer
+}
+
+// holdKeys is how long keys wait for a completion from far away. What comes later
+// counts if nothing was typed meanwhile.
+const holdKeys = 400 * time.Millisecond
 
 // entered is a line that was entered and not taken yet.
 type entered struct {
@@ -232,7 +250,7 @@ func (t *terminal) arrived(b []byte) {
 			return
 		}
 		// CTRL+C gives up what is looked for, and what waits for it.
-		t.wanted, t.holding, t.held = 0, false, nil
+		t.wanted, t.holding, t.held, t.fetched = 0, false, nil, fetched{}
 		b = b[i:]
 	}
 	t.mu.Unlock()
@@ -265,7 +283,7 @@ func (t *terminal) feed(b []byte) {
 				after = func() { t.keys.key(ev.Key) }
 			}
 		case lineedit.Complete:
-			if t.asking && t.commands && t.complete != nil {
+			if t.asking && t.commands && (t.complete != nil || t.fetch != nil) {
 				t.requests++
 				t.wanted, t.holding = t.requests, true
 				t.held = append(slices.Clone(b), t.held...)
@@ -371,9 +389,14 @@ func (t *terminal) commandsNext(on bool) {
 func (t *terminal) next(ctx context.Context, prompt string) (string, error) {
 	for {
 		t.mu.Lock()
-		if t.wanted != 0 {
+		if t.wanted != 0 && t.wanted != t.fetched.request {
 			t.mu.Unlock()
 			t.completeNow()
+			continue
+		}
+		if t.fetched.answer != nil || t.fetched.late && t.wanted != 0 {
+			t.mu.Unlock()
+			t.completeLater()
 			continue
 		}
 		if len(t.queue) > 0 {
@@ -398,7 +421,7 @@ func (t *terminal) next(ctx context.Context, prompt string) (string, error) {
 		case <-ctx.Done():
 			t.mu.Lock()
 			t.askLocked(false)
-			t.entering, t.wanted, t.menu = false, 0, nil
+			t.entering, t.wanted, t.menu, t.fetched = false, 0, nil, fetched{}
 			t.mu.Unlock()
 			t.release()
 			t.screen.Refresh()
@@ -435,12 +458,20 @@ func (t *terminal) commit(prompt string) (line string, err error, aside bool) {
 }
 
 // completeNow completes what stands before the cursor and then takes the keys
-// that waited for it. It runs where next does.
+// that waited for it. It runs where next does. What comes from far away comes
+// later.
 func (t *terminal) completeNow() {
 	t.mu.Lock()
-	request, f, line, cursor := t.wanted, t.complete, t.ed.Text(), t.ed.Cursor()
+	request, line, cursor := t.wanted, t.ed.Text(), t.ed.Cursor()
+	if t.fetch != nil {
+		t.fetched = fetched{request: request, line: line, cursor: cursor}
+		t.mu.Unlock()
+		t.fetch(line, cursor, func(c completion) { t.fetchedIs(request, func(f *fetched) { f.answer = &c }) })
+		time.AfterFunc(holdKeys, func() { t.fetchedIs(request, func(f *fetched) { f.late = true }) })
+		return
+	}
 	t.mu.Unlock()
-	c := f(line, cursor)
+	c := t.complete(line, cursor)
 	width, _ := t.size()
 	t.mu.Lock()
 	if t.wanted != request { // given up
@@ -448,12 +479,44 @@ func (t *terminal) completeNow() {
 		return
 	}
 	t.wanted = 0
-	if c.Insert != line[c.From:c.To] {
+	t.completedLocked(c, width)
+	t.mu.Unlock()
+	t.release()
+	poke(t.draw)
+}
+
+// completedLocked puts what was found into the line, or below it.
+func (t *terminal) completedLocked(c completion, width int) {
+	if line := t.ed.Text(); c.Insert != line[c.From:c.To] {
 		t.ed.Replace(c.From, c.To, c.Insert)
 	} else if len(c.Candidates) < 2 && !c.Incomplete && c.Note == "" {
 		t.bell = true
 	}
 	t.menu = columns(c, width, t.theme)
+}
+
+// fetchedIs notes what has become of a request, if it is not given up.
+func (t *terminal) fetchedIs(request uint64, note func(f *fetched)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fetched.request == request {
+		note(&t.fetched)
+		poke(t.some)
+	}
+}
+
+// completeLater takes an answer from far away, or the keys that have waited for it
+// long enough. It runs where next does.
+func (t *terminal) completeLater() {
+	width, _ := t.size()
+	t.mu.Lock()
+	if f := t.fetched; f.answer != nil {
+		t.fetched = fetched{}
+		if t.ed.Text() == f.line && t.ed.Cursor() == f.cursor {
+			t.completedLocked(*f.answer, width)
+		}
+	}
+	t.wanted = 0
 	t.mu.Unlock()
 	t.release()
 	poke(t.draw)

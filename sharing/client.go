@@ -121,6 +121,11 @@ type Client struct {
 	wake    chan struct{}
 	bye     bool
 	err     error
+
+	completes bool // the server answers asks
+	asks      uint64
+	waiting   *waiting // who waits for an answer; nil: nobody
+	unasked   bool     // it has not gone out yet
 }
 
 // Name is machine\user of this process.
@@ -353,6 +358,7 @@ func (c *Client) entered(j joined, h hello) {
 		c.base = c.next - 1
 	}
 	c.sent = 0
+	c.completes = slices.Contains(h.Capabilities, canComplete)
 	info := c.info
 	c.mu.Unlock()
 	if first {
@@ -382,6 +388,7 @@ func (c *Client) run(w *wire) {
 	for {
 		err := c.serve(w)
 		w.conn.Close()
+		c.unanswered()
 		var over *Ended
 		switch {
 		case c.ctx.Err() != nil || err == nil:
@@ -490,7 +497,11 @@ func (c *Client) write(w *wire, stop chan struct{}) bool {
 			c.sent++
 		}
 		bye := c.bye && len(c.pending) == 0
+		question, asks := c.toAskLocked()
 		c.mu.Unlock()
+		if asks && w.send(kindAsk, encode(question)) != nil {
+			return false
+		}
 		switch {
 		case more:
 			if w.send(kindRequest, encode(r)) != nil {
@@ -541,6 +552,12 @@ func (c *Client) read(w *wire) error {
 				return err
 			}
 			c.reply(r)
+		case kindAnswer:
+			var a answer
+			if err := decode(b, &a); err != nil {
+				return err
+			}
+			c.answered(a)
 		case kindEnd:
 			var e end
 			if err := decode(b, &e); err != nil {

@@ -20,7 +20,7 @@ func golden() map[string][]byte {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixNano()
 	entries := func(l ...Entry) []byte { return encode(l) }
 	return map[string][]byte{
-		"hello":   appendFrame(nil, kindHello, encode(hello{Magic: magic, Release: "1.0", Min: 1, Max: 1, Program: "kd"})),
+		"hello":   appendFrame(nil, kindHello, encode(hello{Magic: magic, Release: "1.0", Min: 1, Max: 1, Capabilities: []string{canComplete}, Program: "kd"})),
 		"refuse":  appendFrame(nil, kindRefuse, encode(Refusal{Code: RefusedVersion, Text: "no common version", Release: "1.0", Min: 8, Max: 9})),
 		"ping":    appendFrame(nil, kindPing, nil),
 		"join":    appendFrame(nil, kindJoin, encode(join{Name: `BOX\ann`, Lines: 200})),
@@ -32,6 +32,9 @@ func golden() map[string][]byte {
 			Entry{Seq: 43, Kind: EntryCommand, Time: at, From: 5, Who: `BOX\ann`, ID: 1, Text: "r rip", Prompt: "0: kd> "},
 			Entry{Seq: 44, Kind: EntryText, Time: at, Text: "rip=fffff8019e201010\n"},
 			Entry{Seq: 45, Kind: EntryResult, Time: at, From: 5, Who: `BOX\ann`, ID: 1, Text: "r rip", Prompt: "0: kd> ", Name: "halted", OK: true})),
+		"ask": appendFrame(nil, kindAsk, encode(ask{ID: 1, Line: "r @ri", Cursor: 5})),
+		"answer": appendFrame(nil, kindAnswer, encode(answer{ID: 1, Completion: Completion{
+			From: 2, To: 5, Insert: "@rip", Candidates: []Candidate{{Text: "@rip", Show: 1, Kind: "register"}}}})),
 		"end": appendFrame(nil, kindEnd, encode(end{Text: "over"})),
 		"bye": appendFrame(nil, kindBye, nil),
 	}
@@ -46,6 +49,7 @@ func FuzzServe(f *testing.F) {
 	f.Add(append(bytes.Clone(hi), g["join"]...))
 	f.Add(append(append(bytes.Clone(hi), g["join"]...), g["request"]...))
 	f.Add(append(append(bytes.Clone(hi), g["back"]...), g["bye"]...))
+	f.Add(append(append(bytes.Clone(hi), g["join"]...), g["ask"]...))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	h := NewHub(Options{Grace: time.Millisecond, Timeouts: Timeouts{Hello: time.Second, Dead: time.Second}})
 	f.Cleanup(func() { h.Close("") })
@@ -86,6 +90,7 @@ func FuzzClient(f *testing.F) {
 	start := append(bytes.Clone(g["hello"]), g["joined"]...)
 	f.Add(start)
 	f.Add(append(append(append(bytes.Clone(start), g["entries"]...), g["reply"]...), g["end"]...))
+	f.Add(append(append(bytes.Clone(start), g["answer"]...), g["end"]...))
 	f.Add(g["refuse"])
 	f.Add([]byte("SSH-2.0-OpenSSH_9.2\r\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -106,6 +111,9 @@ func FuzzClient(f *testing.F) {
 			return
 		}
 		c.Send(OpCommand, "r")
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		c.Complete(ctx, "r @ri", 5)
+		cancel()
 		select {
 		case <-c.Done():
 		case <-time.After(20 * time.Second):

@@ -27,11 +27,17 @@ type connection struct {
 	idle    bool   // the writer waits until there is something
 	urgent  uint64 // the last entry that is to go out at once
 
+	work sync.WaitGroup // what answers asks
+
 	mu      sync.Mutex
 	replies []reply
-	err     error
-	last    *end // what is said last
-	done    chan struct{}
+	ask     *ask // the last one, nil: it is being answered
+	answer  *answer
+	// answering says that a goroutine looks after ask.
+	answering bool
+	err       error
+	last      *end // what is said last
+	done      chan struct{}
 }
 
 // maxPending bounds the replies that a client lets pile up.
@@ -77,6 +83,7 @@ func (h *Hub) Serve(ctx context.Context, conn net.Conn, via Via) (err error) {
 	defer func() {
 		c.fail(err)
 		writer.Wait()
+		c.work.Wait()
 		h.leave(c, bye, err)
 	}()
 	if err := c.w.send(kindJoined, encode(r)); err != nil {
@@ -122,7 +129,7 @@ func (c *connection) hello(ctx context.Context) (join, error) {
 	if err := decode(b, &h); err != nil {
 		return join{}, err
 	}
-	mine := encode(hello{Magic: magic, Release: o.Release, Min: ProtocolMin, Max: ProtocolMax, Program: o.Program})
+	mine := encode(hello{Magic: magic, Release: o.Release, Min: ProtocolMin, Max: ProtocolMax, Capabilities: []string{canComplete}, Program: o.Program})
 	if h.Magic != magic {
 		// So that a debugger at the wrong door can say what this is.
 		c.w.send(kindHello, mine)
@@ -175,6 +182,12 @@ func (c *connection) read(p *participant) (bye bool, err error) {
 				return false, errors.New("it does not read its replies")
 			}
 			poke(c.wake)
+		case kindAsk:
+			var a ask
+			if err := decode(b, &a); err != nil {
+				return false, err
+			}
+			c.asked(a)
 		case kindBye:
 			return true, nil
 		}
@@ -216,9 +229,14 @@ func (c *connection) write(ctx context.Context) error {
 	var sent time.Time // when prints went out last
 	for {
 		c.mu.Lock()
-		replies, last := c.replies, c.last
-		c.replies = nil
+		replies, last, answer := c.replies, c.last, c.answer
+		c.replies, c.answer = nil, nil
 		c.mu.Unlock()
+		if answer != nil {
+			if err := c.w.send(kindAnswer, encode(answer)); err != nil {
+				return c.h.stalled(c, err)
+			}
+		}
 		for _, r := range replies {
 			if err := c.w.send(kindReply, encode(r)); err != nil {
 				return err

@@ -42,11 +42,13 @@ const (
 	kindJoin    kind = 0x10 // client: who it is, where it was
 	kindRequest kind = 0x11 // client: something to do, with a number
 	kindBye     kind = 0x12 // client: it leaves for good
+	kindAsk     kind = 0x13 // client: what can stand at a place of a line?
 
 	kindJoined  kind = 0x30
 	kindEntries kind = 0x31
 	kindReply   kind = 0x32 // to one request
 	kindEnd     kind = 0x33 // the session or this client's part in it has ended
+	kindAnswer  kind = 0x34 // to an ask
 )
 
 // Limits.
@@ -63,7 +65,11 @@ const (
 	firstBatch = 2 << 10
 	batchBytes = 64 << 10
 	maxName    = 64 // bytes of a name
-	maxItems   = 1 << 16
+	// maxAsk is the longest line that is completed, and maxAnswer bounds the texts
+	// of an answer, in bytes.
+	maxAsk    = 4 << 10
+	maxAnswer = 32 << 10
+	maxItems  = 1 << 16
 )
 
 type hello struct {
@@ -71,8 +77,13 @@ type hello struct {
 	Release string `cbor:"2,keyasint"` // for people
 	Min     uint32 `cbor:"3,keyasint"`
 	Max     uint32 `cbor:"4,keyasint"`
-	Program string `cbor:"6,keyasint,omitempty"` // what is shared: "kd", or the command of remote
+	// Capabilities are what the server can do beyond its version.
+	Capabilities []string `cbor:"5,keyasint,omitempty"`
+	Program      string   `cbor:"6,keyasint,omitempty"` // what is shared: "kd", or the command of remote
 }
+
+// canComplete is the capability of servers that answer asks.
+const canComplete = "complete"
 
 // Refusal is why a hub does not let somebody in.
 type Refusal struct {
@@ -154,6 +165,38 @@ type reply struct {
 	Text string `cbor:"2,keyasint,omitempty"` // why it was refused, or what there is to say
 	OK   bool   `cbor:"3,keyasint,omitempty"`
 	Done bool   `cbor:"4,keyasint,omitempty"` // nothing more comes of it: no result
+}
+
+// ask is what a client wants to know of a line that is being typed. It is no
+// request: it has no turn, is not sent again, and an answer that is late is none.
+type ask struct {
+	ID     uint64 `cbor:"1,keyasint"`
+	Line   string `cbor:"2,keyasint"`
+	Cursor int    `cbor:"3,keyasint"` // bytes
+}
+
+type answer struct {
+	ID uint64 `cbor:"1,keyasint"`
+	Completion
+}
+
+// Completion is what can stand at a place of a line; the fields are those of
+// command.Completion.
+type Completion struct {
+	From       int         `cbor:"2,keyasint,omitempty"` // the part of the line that is completed, bytes
+	To         int         `cbor:"3,keyasint,omitempty"`
+	Insert     string      `cbor:"4,keyasint,omitempty"` // in its place
+	Candidates []Candidate `cbor:"5,keyasint,omitempty"`
+	More       int         `cbor:"6,keyasint,omitempty"` // that are not listed
+	Incomplete bool        `cbor:"7,keyasint,omitempty"`
+	Note       string      `cbor:"8,keyasint,omitempty"`
+}
+
+// Candidate is one of the texts that can stand there.
+type Candidate struct {
+	Text string `cbor:"1,keyasint"`
+	Show int    `cbor:"2,keyasint,omitempty"` // where the part begins that a list shows, bytes
+	Kind string `cbor:"3,keyasint,omitempty"` // a word of console/JSON.md
 }
 
 type end struct {

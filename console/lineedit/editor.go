@@ -140,6 +140,7 @@ func (e *Editor) reset(t string) {
 // Replace puts t in the place of the bytes from to to; the cursor stands behind.
 func (e *Editor) Replace(from, to int, t string) {
 	from, to = max(0, min(from, len(e.text))), max(0, min(to, len(e.text)))
+	t = clean(t)
 	if from > to || len(e.text)-(to-from)+len(t) > MaxLine {
 		return
 	}
