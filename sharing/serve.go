@@ -327,11 +327,21 @@ func (h *Hub) stalled(c *connection, err error) error {
 	return err
 }
 
+// drop throws a client out. He is gone when the others are told.
 func (h *Hub) drop(c *connection, why string) error {
 	h.mu.Lock()
 	c.dropped = true
 	p := c.p
+	there := h.parts[p.ID] == p && p.conn == c
+	if there {
+		p.conn = nil
+		h.removeLocked(p)
+	}
 	h.mu.Unlock()
+	if there {
+		h.o.Logger.Info("a client was dropped", "audit", "disconnect", "owner", p.Name, "id", p.ID, "peer", c.at, "reason", why, "duration", h.o.Now().Sub(p.joined))
+	}
 	h.announce(Entry{From: p.ID, Who: p.Name, Name: "dropped", Text: fmt.Sprintf("%s%s %s at %s\n", p.Name, place(c.at), why, h.stamp())})
+	h.arrived()
 	return errors.New(why)
 }
