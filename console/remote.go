@@ -137,7 +137,11 @@ func (r *remote) main() (int, error) {
 		}
 	}()
 	if r.js == nil {
-		fmt.Fprintf(r.out, "Connected to %s%s. .remote_exit leaves it; it goes on without you.\n", titled(c.Session()), role(c.Session()))
+		s := c.Session()
+		fmt.Fprintf(r.out, "Connected to %s%s. .remote_exit leaves it; it goes on without you.\n", titled(s), role(s))
+		if s.Above > 0 {
+			fmt.Fprintf(r.out, "%d lines of it came before those that follow.\n", s.Above)
+		}
 	}
 	gate.release()
 	r.src.start()

@@ -44,6 +44,7 @@ type Session struct {
 	// session stood then.
 	History uint64
 	Shown   uint64 // the entries that come begin behind this one
+	Above   uint64 // lines of the session that come before those
 	State   string
 	Prompt  string // that this client may answer
 	Stop    []byte // JSON: the fields of the last halted event
@@ -113,6 +114,7 @@ type Client struct {
 	token   []byte
 	info    Session
 	last    uint64    // the last entry that was shown
+	lines   uint64    // of the session up to there
 	next    uint64    // number of the next request
 	base    uint64    // numbers on the wire are less by this
 	pending []request // no reply yet; numbers as Send gave them
@@ -341,7 +343,9 @@ func (c *Client) entered(j joined, h hello) {
 	if j.PromptOf == 0 || j.PromptOf == j.ID {
 		c.info.Prompt = j.Prompt
 	}
-	c.last = j.After
+	c.info.Above = j.Lines
+	missed := j.Lines - min(c.lines, j.Lines)
+	c.last, c.lines = j.After, j.Lines
 	var unknown []uint64
 	if !first && (j.Fresh || j.Missed > 0) {
 		// What became of these will not be told any more.
@@ -369,7 +373,7 @@ func (c *Client) entered(j joined, h hello) {
 	case other:
 		c.v.Link("Connected again, but to another session than before.")
 	case j.Missed > 0:
-		c.v.Link(fmt.Sprintf("Connected again. %d entries of the session are missing here: the server does not keep them any more.", j.Missed))
+		c.v.Link(fmt.Sprintf("Connected again. %d lines of the session are missing here: the server does not keep them any more.", missed))
 	default:
 		c.v.Link("Connected again; nothing was missed.")
 	}
@@ -576,6 +580,7 @@ func (c *Client) entry(e Entry) error {
 		return protocolErrorf("entry %d behind %d", e.Seq, last)
 	}
 	c.last = e.Seq
+	c.lines += uint64(e.lines())
 	var mine uint64
 	if e.From == c.info.ID && (e.Kind == EntryCommand || e.Kind == EntryResult) && e.ID > 0 {
 		mine = e.ID + c.base

@@ -97,7 +97,8 @@ type participant struct {
 	readOnly bool
 	joined   time.Time
 	active   time.Time
-	taken    uint64 // the last request
+	taken    uint64        // the last request
+	served   chan struct{} // closed when its reply is there
 	replies  map[uint64]reply
 	queued   int
 	conn     *connection // nil: lost
@@ -507,7 +508,7 @@ func (h *Hub) enter(c *connection, j join) (joined, *Refusal) {
 			r.After = h.log.back(lines)
 		}
 	}
-	r.Token, r.ID, r.ReadOnly, r.Taken = p.token, p.ID, p.readOnly, p.taken
+	r.Token, r.ID, r.ReadOnly, r.Taken, r.Lines = p.token, p.ID, p.readOnly, p.taken, h.log.above(r.After)
 	c.cursor = r.After
 	h.log.seal()
 	h.conns[c] = struct{}{}
@@ -578,6 +579,15 @@ func (h *Hub) request(p *participant, r request) (reply, error) {
 	h.mu.Lock()
 	if r.ID <= p.taken {
 		// Sent again: the reply was lost.
+		served := p.served
+		h.mu.Unlock()
+		// The connection that it came on first may be serving it still.
+		select {
+		case <-served:
+		case <-h.ctx.Done():
+			return reply{}, errEnded
+		}
+		h.mu.Lock()
 		old, ok := p.replies[r.ID]
 		h.mu.Unlock()
 		if !ok {
@@ -590,6 +600,8 @@ func (h *Hub) request(p *participant, r request) (reply, error) {
 		return reply{}, protocolErrorf("request %d behind %d", r.ID, p.taken)
 	}
 	p.taken = r.ID
+	served := make(chan struct{})
+	p.served = served
 	host := h.host
 	h.mu.Unlock()
 	rep := h.serve(p, r, host)
@@ -598,6 +610,7 @@ func (h *Hub) request(p *participant, r request) (reply, error) {
 	p.replies[r.ID] = rep
 	delete(p.replies, r.ID-maxReplies)
 	h.mu.Unlock()
+	close(served)
 	return rep, nil
 }
 

@@ -26,6 +26,8 @@ type program struct {
 	stop chan struct{}
 	wg   sync.WaitGroup
 
+	early func() // nil, or what it does meanwhile
+
 	order sync.Mutex
 	mu    sync.Mutex
 	done  []string // Do
@@ -85,6 +87,9 @@ func (p *program) Do(who Person, op Op, text string) error {
 }
 
 func (p *program) Early(who Person, line string) (string, bool) {
+	if p.early != nil && line == "early" {
+		p.early()
+	}
 	return "for " + who.Name + " only", line == "early"
 }
 
@@ -226,6 +231,17 @@ func (g *guest) run(line string) {
 		g.t.Fatalf("%s: %s", line, reply)
 	}
 	g.wait("the end of "+line, func() bool { return g.results[id] })
+}
+
+// counts says how many lines the guest has seen, and how many there were, when
+// it has seen all.
+func (g *guest) counts(p *program, last string) (seen, all int) {
+	g.t.Helper()
+	p.h.Append(Entry{Kind: EntryText, Text: last + "\n"})
+	g.until(g.t, last)
+	p.h.mu.Lock()
+	defer p.h.mu.Unlock()
+	return strings.Count(g.text(), "\n"), int(p.h.log.lines)
 }
 
 // cut breaks the connection.
@@ -412,10 +428,50 @@ func TestGone(t *testing.T) {
 	}
 	close(hold)
 	ann.wait("the way back", func() bool { return len(ann.links) == 2 })
-	if !strings.Contains(ann.links[1], "are missing here") {
-		t.Errorf("the gap is not told: %q", ann.links)
-	}
 	ann.run("two")
+	// What it saw and what it was told to have missed is all there was.
+	var missed int
+	fmt.Sscanf(ann.links[1], "Connected again. %d lines of the session are missing here", &missed)
+	if seen, all := ann.counts(p, "the end for ann"); missed < 50-20 || seen+missed != all {
+		t.Errorf("%d lines were seen, %d are said to be missing, of %d: %q", seen, missed, all, ann.links)
+	}
+	// So is what came before the history of somebody new.
+	ben := join3(t, p, "ben", Via{}, func(o *ClientOptions) { o.Lines = 3 })
+	if seen, all := ben.counts(p, "the end for ben"); ben.info.Above == 0 || seen+int(ben.info.Above) != all {
+		t.Errorf("%d lines were seen, %d came before them, of %d", seen, ben.info.Above, all)
+	}
+}
+
+// TestServedStill: a request that is sent again while the first connection is
+// still at it gets the reply of the first one, and is served once.
+func TestServedStill(t *testing.T) {
+	p := newProgram(t, Options{}, nil)
+	begun, gate := make(chan struct{}, 8), make(chan struct{})
+	p.early = func() { begun <- struct{}{}; <-gate }
+	dials := make(chan struct{}, 8)
+	ann := join3(t, p, "ann", Via{}, func(o *ClientOptions) {
+		dial := o.Dial
+		o.Dial = func(ctx context.Context) (net.Conn, error) {
+			dials <- struct{}{}
+			return dial(ctx)
+		}
+	})
+	<-dials
+	id, err := ann.c.Send(OpCommand, "early")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	ann.cut()
+	<-dials
+	ann.wait("the way back", func() bool { return len(ann.links) == 2 })
+	watch := join3(t, p, "watch", Via{}, nil)
+	watch.run("x") // time for a wrong reply
+	close(gate)
+	ann.wait("the reply", func() bool { return ann.replies[id] != "" })
+	if got := ann.replies[id]; got != "true true for ann only" || len(begun) != 0 {
+		t.Errorf("the reply is %q, served %d times more", got, len(begun))
+	}
 }
 
 // TestSlow: one that reads nothing holds nobody up and is dropped with a note.

@@ -25,7 +25,8 @@ type record struct {
 	Entry
 	enc   []byte
 	size  int
-	lines int // that end in it, for the history
+	lines int    // that end in it, for the history
+	above uint64 // lines of the session before it
 }
 
 // entryLog is a ring of the last entries. The hub's lock guards it.
@@ -35,6 +36,7 @@ type entryLog struct {
 	n     int
 	next  uint64 // sequence number of the next entry; the first is 1
 	bytes int
+	lines uint64 // of the session so far
 
 	maxBytes, maxEntries int
 }
@@ -61,16 +63,16 @@ func (l *entryLog) add(e Entry) uint64 {
 			r.Text += e.Text
 			r.size += len(e.Text)
 			l.bytes += len(e.Text)
-			r.lines += strings.Count(e.Text, "\n")
+			n := strings.Count(e.Text, "\n")
+			r.lines += n
+			l.lines += uint64(n)
 			return r.Seq
 		}
 	}
 	e.Seq = l.next
 	l.next++
-	r := record{Entry: e, size: entryCost + len(e.Text) + len(e.Data) + len(e.Message) + len(e.Who), lines: strings.Count(e.Text, "\n")}
-	if e.Kind == EntryCommand {
-		r.lines = 1
-	}
+	r := record{Entry: e, size: entryCost + len(e.Text) + len(e.Data) + len(e.Message) + len(e.Who), lines: e.lines(), above: l.lines}
+	l.lines += uint64(r.lines)
 	for l.n > 0 && (l.n >= l.maxEntries || l.bytes+r.size > l.maxBytes) {
 		old := &l.ring[l.start]
 		l.bytes -= old.size
@@ -89,6 +91,26 @@ func (l *entryLog) add(e Entry) uint64 {
 	l.n++
 	l.bytes += r.size
 	return e.Seq
+}
+
+// lines is how many lines of the session end in an entry.
+func (e *Entry) lines() int {
+	switch e.Kind {
+	case EntryCommand:
+		return 1
+	case EntryText, EntryEvent, EntryNotice:
+		return strings.Count(e.Text, "\n")
+	}
+	return 0
+}
+
+// above is how many lines of the session there are up to an entry, which is the
+// one before the oldest that is kept, or a later one.
+func (l *entryLog) above(seq uint64) uint64 {
+	if seq >= l.last() {
+		return l.lines
+	}
+	return l.at(seq + 1).above
 }
 
 // seal keeps later prints out of the last entry: somebody goes on behind it.

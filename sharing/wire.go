@@ -140,6 +140,7 @@ type joined struct {
 	PromptOf uint32 `cbor:"13,keyasint,omitempty"`
 	Stop     []byte `cbor:"14,keyasint,omitempty"` // the fields of the last halted event
 	Secure   bool   `cbor:"15,keyasint,omitempty"` // Secure Mode
+	Lines    uint64 `cbor:"16,keyasint,omitempty"` // lines of the session up to After
 }
 
 // Op is what a request asks for.
