@@ -112,6 +112,7 @@ type console struct {
 
 	mu      sync.Mutex
 	cancel  context.CancelFunc // of the command or wait of the owner
+	struck  bool               // CTRL+C came while the target stood, since the last line was taken
 	busy    bool               // a command runs (not just a wait)
 	prompt  *target.Event      // the target asks
 	unask   context.CancelFunc // ends the wait for what it asks; nil: none yet
@@ -399,6 +400,7 @@ func (k *console) line() (l sharing.Line, id any, err error) {
 	if len(k.pending) > 0 {
 		k.mu.Lock()
 		l.Text, k.pending = k.pending[0], k.pending[1:]
+		k.struck = false
 		k.mu.Unlock()
 		k.waits.cameCommand()
 		k.s.PrintBy(prompt+sharing.Masked(l.Text)+"\n", func() {
@@ -452,6 +454,11 @@ func (k *console) showLine(prompt, line string) {
 // run runs one line; it returns what ends the session.
 func (k *console) run(l sharing.Line, id any) *command.Quit {
 	ctx, end := k.begin(true)
+	k.mu.Lock()
+	if k.struck {
+		k.cancel() // CTRL+C came between the line and its beginning
+	}
+	k.mu.Unlock()
 	call, _ := id.(*apiCall)
 	if call != nil {
 		id = call.id
@@ -733,6 +740,9 @@ func (k *console) interrupt() {
 	k.s.Interrupt()
 	k.mu.Lock()
 	halted := k.e.Halted()
+	if halted {
+		k.struck = true
+	}
 	if halted && k.cancel != nil && k.busy {
 		k.cancel()
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"openkd/engine"
 	"openkd/engine/enginetest"
 	"openkd/kdproto"
+	"openkd/sharing"
 	"openkd/target"
 )
 
@@ -167,6 +169,43 @@ func TestInterrupt(t *testing.T) {
 	for strings.Count(r.out.String(), "int     3") < 3 {
 		time.Sleep(time.Millisecond)
 	}
+	io.WriteString(w, "q\n")
+	if c := <-code; c != 0 {
+		t.Errorf("exit %d\n%s", c, r.out.String())
+	}
+	w.Close()
+}
+
+// TestInterruptAtOnce: CTRL+C that comes when a line is seen by all, and not yet
+// run, is for that line. The clock of the session's log is read at that moment.
+func TestInterruptAtOnce(t *testing.T) {
+	in, w := io.Pipe()
+	sig := make(chan os.Signal)
+	r := newRig(in)
+	var strike atomic.Bool
+	hub := sharing.NewHub(sharing.Options{Now: func() time.Time {
+		if strike.Load() {
+			sig <- os.Interrupt
+			sig <- os.Interrupt // taken when the first has been dealt with
+		}
+		return time.Now()
+	}})
+	defer hub.Close("")
+	r.opt.Session = command.NewSession(r.opt.Engine, io.Discard, command.Options{Quiet: true, Share: hub})
+	r.opt.Signals = sig
+	code := make(chan int)
+	go func() { code <- Run(context.Background(), r.opt) }()
+	r.met()
+	r.out.until(t, "0: kd> ")
+	strike.Store(true)
+	io.WriteString(w, "g\n")
+	r.out.until(t, "Command cancelled.\n")
+	strike.Store(false)
+	if _, n := r.f.LastResume(); n != 0 {
+		t.Errorf("let go %d times", n)
+	}
+	io.WriteString(w, "? 2\n")
+	r.out.until(t, "= 00000000`00000002\n")
 	io.WriteString(w, "q\n")
 	if c := <-code; c != 0 {
 		t.Errorf("exit %d\n%s", c, r.out.String())

@@ -249,6 +249,7 @@ func TestWindows(t *testing.T) {
 	t.Run("firewall", l.firewall)
 	t.Run("servers", l.servers)
 	t.Run("service", l.service)
+	t.Run("sharing", l.sharing)
 }
 
 // check does the job through a door and compares what is shown.

@@ -42,13 +42,13 @@ __declspec(dllexport) int __stdcall ProcessPrng(unsigned char *p, size_t n)
 // lab is a Wine prefix, the programs of both systems, and nothing else.
 type lab struct {
 	prefix string
-	bin    string   // kd, kdsrv, kdtarget, kdprx, and the same with .exe
+	bin    string   // the programs, and the same with .exe
 	env    []string // of Wine
 	unix   []string // of the programs of this system
 }
 
 // programs are built for both systems.
-var programs = []string{"kd", "kdsrv", "kdtarget", "kdprx"}
+var programs = []string{"kd", "kdsrv", "kdtarget", "kdprx", "remote"}
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
