@@ -1,5 +1,5 @@
 // Package wine holds tests only: the Windows programs, cross-built and really
-// run, under Wine, as client, server, repeater and target, against each other
+// run, under Wine, as client, server, repeater, target and shared session, against each other
 // and against the programs of this system.
 //
 // The tests need Linux, Wine 8 or later of 64 bits, and the MinGW compiler

@@ -52,7 +52,7 @@ func (l *lab) sharing(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			door, way := c.door(t)
 			server, typed := l.share(t, c.server, door)
-			l.join(t, server, typed, c.client, way(server))
+			l.join(t, server, typed, c.client, way(server.process))
 			say(typed, "q")
 			if code := server.end(); code != 0 {
 				t.Errorf("the server ended with %d", code)
@@ -96,21 +96,28 @@ func say(typed io.WriteCloser, line string) {
 }
 
 // share starts a session with a door into it.
-func (l *lab) share(t *testing.T, program, door string) (*process, io.WriteCloser) {
+func (l *lab) share(t *testing.T, program, door string) (*session, io.WriteCloser) {
 	t.Helper()
-	p, typed := l.typing(t, program, "-server", door, "-kqm", "-k", newMachine(t).tcp())
+	m := newMachine(t)
+	p, typed := l.typing(t, program, "-server", door, "-kqm", "-k", m.tcp())
 	p.shows(`kd> $`)
-	return p, typed
+	return &session{p, m}, typed
+}
+
+// session is a debugger with a door, and its machine.
+type session struct {
+	*process
+	machine *machine
 }
 
 // join starts a client and has it and the server's console work together.
-func (l *lab) join(t *testing.T, server *process, typed io.WriteCloser, program, way string) {
+func (l *lab) join(t *testing.T, server *session, typed io.WriteCloser, program, way string) {
 	t.Helper()
 	client, typing := l.typing(t, program, "-remote", way, "-as", "FAR")
 	l.together(t, server, typed, client, typing)
 }
 
-func (l *lab) together(t *testing.T, server *process, typed io.WriteCloser, client *process, typing io.WriteCloser) {
+func (l *lab) together(t *testing.T, server *session, typed io.WriteCloser, client *process, typing io.WriteCloser) {
 	t.Helper()
 	client.shows(`Connected to the session (?s:.*)kd> $`)
 	server.shows(`FAR \([^)]*\) connected at`)
@@ -120,7 +127,8 @@ func (l *lab) together(t *testing.T, server *process, typed io.WriteCloser, clie
 	client.shows(`\d: kd> \? 0n1000\r?\nEvaluate expression: 1000 = `)
 	io.WriteString(typing, "g\n")
 	server.shows(`\[FAR\] \d: kd> g\r?\n`)
-	client.interrupt() // one who joined breaks in
+	server.machine.untouched() // it runs
+	client.interrupt()         // one who joined breaks in
 	server.shows(`(?s)\] \d: kd> g.*nt\+0x1020:.*kd> $`)
 	client.shows(`(?s)nt\+0x1020:.*kd> $`)
 	say(typing, ".remote_exit")
