@@ -104,6 +104,7 @@ type session struct {
 	code  chan int
 
 	command func(sharing.Entry)
+	beside  *sharing.Client // who keeps log
 
 	mu    sync.Mutex
 	log   []sharing.Entry // all of it, as one sees it who sits beside the hub
@@ -161,11 +162,10 @@ func begin(t testing.TB, o sharing.Options, told func(s *session, e sharing.Entr
 		in.Close()
 		s.code <- code
 	}()
-	var watch *sharing.Client
 	t.Cleanup(func() {
 		s.end()
-		if watch != nil {
-			watch.Close()
+		if s.beside != nil {
+			s.beside.Close()
 		}
 		s.hub.Close("The test is over.")
 		end, stop := context.WithTimeout(context.Background(), patience)
@@ -179,7 +179,7 @@ func begin(t testing.TB, o sharing.Options, told func(s *session, e sharing.Entr
 	if !s.out.until(t, "the first prompt", func(x string) bool { return strings.HasSuffix(x, "kd> ") }) {
 		t.FailNow()
 	}
-	watch = s.watch()
+	s.beside = s.watch()
 	return s
 }
 

@@ -196,19 +196,19 @@ func broken(t *testing.T, door string, seed uint64, cuts int, delay time.Duratio
 		}
 	})
 	wg.Wait()
-	for _, who := range []string{"srv", "ann", "prog"} {
-		s.done(fmt.Sprintf(".echo %s-%d", who, n-1))
-	}
-	eve.out.until(t, "all that is refused", func(x string) bool { return strings.Count(x, "this client may only look") == n })
-	eve.out.has(t, fmt.Sprintf("[eve] eve-%d\n", n-1))
-	if t.Failed() {
+	refused := func(x string) int { return strings.Count(x, "this client may only look") }
+	last := n - 1
+	ok := !t.Failed() && s.done(fmt.Sprintf(".echo srv-%d", last)) && s.done(fmt.Sprintf(".echo ann-%d", last)) && s.done(fmt.Sprintf(".echo prog-%d", last)) &&
+		eve.out.until(t, "all that is refused", func(x string) bool { return refused(x) >= n }) &&
+		eve.out.has(t, fmt.Sprintf("[eve] eve-%d\n", last))
+	if !ok {
 		return
 	}
 	s.typed(".echo srv-end")
-	s.done(".echo srv-end")
-	ann.out.has(t, "srv-end\n")
-	eve.out.has(t, "srv-end\n")
-	prog.out.has(t, `"text":"srv-end\n"`)
+	ok = s.done(".echo srv-end") && ann.out.has(t, "srv-end\n") && eve.out.has(t, "srv-end\n") && prog.out.has(t, `"text":"srv-end\n"`)
+	if !ok {
+		return
+	}
 	ann.leave(t)
 	eve.leave(t)
 	prog.leave(t)
@@ -268,6 +268,9 @@ func broken(t *testing.T, door string, seed uint64, cuts int, delay time.Duratio
 		if l := s.audited(what); len(l) != 1 {
 			t.Errorf("%s was asked for %d times: %v", what, len(l), l)
 		}
+	}
+	if k := refused(eve.out.String()); k != n {
+		t.Errorf("eve was refused %d commands, not %d", k, n)
 	}
 	chats := 0
 	for _, e := range log {
