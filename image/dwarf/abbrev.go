@@ -56,6 +56,8 @@ const (
 type spec struct {
 	at       std.Attr
 	form     uint16
+	varies   bool  // the size depends on the value
+	from     int32 // bytes behind the last one in front that varies, or behind the code
 	implicit int64
 }
 
@@ -202,7 +204,7 @@ func parseAbbrevs(c *cursor, s shape, only uint64) (*abbrevs, error) {
 		}
 		tag, children := c.uleb(), c.u8()
 		a := abbrev{tag: std.Tag(min(tag, math.MaxUint32)), children: children != 0}
-		first, firstStep, run := len(specs), len(plan), 0
+		first, firstStep, run, gap := len(specs), len(plan), 0, 0
 		for {
 			at, form := c.uleb(), c.uleb()
 			if form == 0 && at == 0 || c.bad {
@@ -214,6 +216,10 @@ func parseAbbrevs(c *cursor, s shape, only uint64) (*abbrevs, error) {
 			sp := spec{at: std.Attr(min(at, math.MaxUint32)), form: uint16(min(form, math.MaxUint16))}
 			if sp.form == formImplicitConst {
 				sp.implicit = c.sleb()
+			}
+			sp.from, sp.varies = int32(gap), s.fixed(sp.form) < 0
+			if gap += max(s.fixed(sp.form), 0); sp.varies {
+				gap = 0
 			}
 			a.declares = a.declares || sp.at == std.AttrDeclaration || sp.at == std.AttrSignature
 			specs = append(specs, sp)

@@ -55,7 +55,8 @@ func (f *File) publics() (*coffTable, error) {
 			return t, nil
 		}
 		names, damage := f.coffStrings()
-		room := 16*len(names) + 1<<20 // bytes of names: they may share their ends, within reason
+		t.list = make([]public, 0, f.symbolCount) // no more than the file has records for
+		room := 16*len(names) + 1<<20             // bytes of names: they may share their ends, within reason
 		err := t.read(f, func(b []byte) error {
 			p, ok, err := f.public(b, names)
 			if damage = cmp.Or(damage, err); !ok {

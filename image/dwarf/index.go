@@ -3,7 +3,6 @@ package dwarf
 import (
 	"cmp"
 	std "debug/dwarf"
-	"iter"
 	"slices"
 	"sort"
 	"strings"
@@ -463,12 +462,35 @@ func near(list []place, rva uint32) int {
 	return sort.Search(len(list), func(i int) bool { return list[i].rva > rva }) - 1
 }
 
-// at runs through the places at an address.
-func at(list []place, rva uint32) iter.Seq[*place] {
-	return func(yield func(*place) bool) {
-		for i := near(list, rva); i >= 0 && list[i].rva == rva && yield(&list[i]); i-- {
-		}
+// at are the places at an address.
+func at(list []place, rva uint32) []place {
+	i := sort.Search(len(list), func(i int) bool { return list[i].rva >= rva })
+	return list[i : i+alike(list[i:], rva)]
+}
+
+// alike is how many places at the beginning of a list are at an address.
+func alike(list []place, rva uint32) int {
+	n := 0
+	for n < len(list) && list[n].rva == rva {
+		n++
 	}
+	return n
+}
+
+// pass goes through a list of places together with something else that is
+// sorted by address, without looking for each address anew.
+type pass struct {
+	list []place
+	next int
+}
+
+// at are the places at an address, not below the one asked before, and the index
+// of the first one.
+func (p *pass) at(rva uint32) ([]place, int) {
+	for p.next < len(p.list) && p.list[p.next].rva < rva {
+		p.next++
+	}
+	return p.list[p.next : p.next+alike(p.list[p.next:], rva)], p.next
 }
 
 // hook is how many bytes behind a procedure's address DWARF has it begin, if GCC

@@ -397,13 +397,13 @@ func (f *File) at(rva uint32) (*unit, *function, error) {
 	}
 	all, err := f.extents()
 	var found *unit
-	tried := map[uint32]bool{}
+	tried := make([]uint32, 0, maxHops)
 	for i := range reaching(len(all), rva, func(i int) (span, uint32) { return all[i].span, all[i].reach }) {
 		x := all[i]
-		if tried[x.unit] || len(tried) == maxHops {
+		if len(tried) == maxHops || slices.Contains(tried, x.unit) {
 			continue
 		}
-		tried[x.unit] = true
+		tried = append(tried, x.unit)
 		u, fn, err := f.functionIn(x.unit, rva)
 		if err != nil || fn != nil {
 			return u, fn, err
@@ -420,11 +420,10 @@ func (f *File) at(rva uint32) (*unit, *function, error) {
 
 // functionIn looks for the procedure around an address in one unit.
 func (f *File) functionIn(off, rva uint32) (*unit, *function, error) {
-	h, _, err := f.readHeader(off)
-	if err != nil {
-		return nil, nil, err
-	}
-	u, err := f.unit(h)
+	u, err := f.unitAt(off, func() (header, error) {
+		h, _, err := f.readHeader(off)
+		return h, err
+	})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -59,6 +59,16 @@ func (f *File) bare(t *coffTable, i int) sym.Symbol {
 // full is symbol i of the linker with what DWARF knows. Damage in DWARF is no
 // reason not to know the symbol.
 func (f *File) full(t *coffTable, i int) sym.Symbol {
+	var vars []place
+	if p := &t.list[i]; !p.code && p.class != coffLabel && f.Private() {
+		vars = at(f.names().vars, p.rva)
+	}
+	return f.fullOf(t, i, vars)
+}
+
+// fullOf is full with what the index has at the symbol's address: for code
+// procedures, whose names need not be looked for then, else all variables.
+func (f *File) fullOf(t *coffTable, i int, places []place) sym.Symbol {
 	s := f.bare(t, i)
 	p := &t.list[i]
 	if !f.Private() || p.class == coffLabel {
@@ -83,7 +93,12 @@ func (f *File) full(t *coffTable, i int) sym.Symbol {
 			s.Size = whole.size(f, p.rva)
 		}
 		e := entry{u, int(fn.die)}
-		name, err := e.linkName()
+		name := ""
+		if k := slices.IndexFunc(places, func(q place) bool { return q.off == e.off() }); k >= 0 {
+			name = places[k].name
+		} else {
+			name, err = e.linkName()
+		}
 		if err == nil && name == "" {
 			name = f.plain(p.linkage) // as in own
 		}
@@ -92,7 +107,8 @@ func (f *File) full(t *coffTable, i int) sym.Symbol {
 		}
 		return s
 	}
-	for v := range at(f.names().vars, p.rva) {
+	for k := len(places) - 1; k >= 0; k-- {
+		v := &places[k]
 		if !same(v.name, f.plain(p.linkage)) {
 			continue
 		}
@@ -387,30 +403,39 @@ func (f *File) Symbols(match func(name string) bool) iter.Seq2[sym.Symbol, error
 			damage = cmp.Or(damage, ix.err)
 		}
 		effort := f.effort()
-		used := map[uint32]bool{} // entries that the linker has a name for
+		// Places that the linker has a name for.
+		usedFuncs, usedVars := make([]bool, len(ix.funcs)), make([]bool, len(ix.vars))
+		funcs, hooked, vars := pass{list: ix.funcs}, pass{list: ix.funcs}, pass{list: ix.vars}
 		for i := range t.list {
 			p := &t.list[i]
 			plain := f.plain(p.linkage)
-			places := ix.vars
-			if p.code {
-				places = ix.funcs
-			}
 			name := ""
-			for _, rva := range []uint32{p.rva, p.rva + f.hook()} {
-				for q := range at(places, rva) {
-					if !same(q.name, plain) || rva != p.rva && !p.code {
+			take := func(places []place, first int, used []bool) {
+				for k := len(places) - 1; k >= 0; k-- {
+					if !same(places[k].name, plain) {
 						continue
 					}
-					used[q.off] = true
-					if name = display(q.name); mangled(plain) {
+					used[first+k] = true
+					if name = display(places[k].name); mangled(plain) {
 						name = display(stem(plain))
 					}
 				}
 			}
+			var here []place
+			first := 0
+			if p.code {
+				here, first = funcs.at(p.rva)
+				take(here, first, usedFuncs)
+				behind, first := hooked.at(p.rva + f.hook())
+				take(behind, first, usedFuncs)
+			} else {
+				here, first = vars.at(p.rva)
+				take(here, first, usedVars)
+			}
 			if name == "" {
 				name = display(plain)
 			}
-			if match(name) && !yield(f.full(t, i), nil) {
+			if match(name) && !yield(f.fullOf(t, i, here), nil) {
 				return
 			}
 			if err := effort(); err != nil {
@@ -418,9 +443,10 @@ func (f *File) Symbols(match func(name string) bool) iter.Seq2[sym.Symbol, error
 				return
 			}
 		}
-		for _, places := range [][]place{ix.funcs, ix.vars} {
+		for n, places := range [][]place{ix.funcs, ix.vars} {
+			used := [][]bool{usedFuncs, usedVars}[n]
 			for k := range places {
-				if p := &places[k]; !used[p.off] && match(display(p.name)) {
+				if p := &places[k]; !used[k] && match(display(p.name)) {
 					s, err := f.placed(p)
 					if damage = cmp.Or(damage, err); err == nil && !yield(s, nil) {
 						return

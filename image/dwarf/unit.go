@@ -202,7 +202,17 @@ type unit struct {
 
 // unit returns the decoded unit of a header.
 func (f *File) unit(h header) (*unit, error) {
-	return f.units.get(h.off, func() (*unit, int, error) {
+	return f.unitAt(h.off, func() (header, error) { return h, nil })
+}
+
+// unitAt is the unit whose header is at an offset, which head reads if the unit
+// is not at hand.
+func (f *File) unitAt(off uint32, head func() (header, error)) (*unit, error) {
+	return f.units.get(off, func() (*unit, int, error) {
+		h, err := head()
+		if err != nil {
+			return nil, 0, err
+		}
 		u := &unit{header: h, f: f}
 		f.decoded.Add(int64(h.end - h.off))
 		if err := u.decode(false); err != nil {
@@ -394,8 +404,12 @@ func (u *unit) attr(i int, at std.Attr) (value, bool) {
 	c := cursor{b: u.data, p: int(u.dies[i].off)}
 	c.uleb()
 	for k := range found {
-		u.pass(&c, specs[k].form)
+		if specs[k].varies {
+			c.bytes(uint64(specs[k].from))
+			u.skip(&c, specs[k].form)
+		}
 	}
+	c.bytes(uint64(specs[found].from))
 	return u.value(&c, &specs[found]), true
 }
 
