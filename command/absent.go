@@ -18,6 +18,8 @@ func absent(word string) string {
 		if w == "dg" || w == "#" || w == "a" || w == ".context" {
 			needs = "code of its own"
 		}
+	case ".attach", ".create", ".detach", ".abandon", ".kill", ".tlist", ".wake", ".send_file":
+		return fmt.Sprintf("%s is for debuggers of user-mode processes; this one debugs a kernel", word)
 	case ".dump", ".opendump":
 		return fmt.Sprintf("%s is not there yet: dump files are neither read nor written", word)
 	case ".kdfiles", ".pagein", "sx", "sxe", "sxd", "sxi", "sxn", ".asm", ".effmach", ".pcmd", ".outmask", ".push", ".pop":

@@ -10,7 +10,7 @@ import (
 func TestAbsent(t *testing.T) {
 	s := NewSession(nil, nil, Options{})
 	n := 0
-	for _, w := range strings.Fields("k kb kv gu wt uf .thread .frame x ln dt dv dx bu bm .sympath .reload .server .clients .dump .kdfiles sxe sxd .process .context .tss dg a bp bs u r") {
+	for _, w := range strings.Fields("k kb kv gu wt uf .thread .frame x ln dt dv dx bu bm .sympath .reload .server .clients .dump .kdfiles sxe sxd .process .context .tss dg a bp bs u r .tlist .wake .detach") {
 		_, there := s.Lookup(w)
 		said := absent(w) != ""
 		if there == said {
