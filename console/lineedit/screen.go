@@ -59,7 +59,9 @@ type Screen struct {
 	// What is drawn now.
 	shown bool
 	last  View
+	drawn View // the part of it that is on the screen, all in Text
 	row   int  // of the cursor in the region
+	stale bool // a part of the view only: it is drawn again whenever it is looked at
 	plain bool // the cursor stands behind the last character, not at an edge
 
 	// The end of the output.
@@ -100,7 +102,7 @@ func (s *Screen) measure() {
 	if s.width != 0 && w != s.width {
 		if s.shown {
 			// The terminal has wrapped the line anew.
-			s.row = layout(&s.last, w).cursor.row
+			s.row = min(layout(&s.drawn, w).cursor.row, h-1)
 		}
 		s.hang, s.plain = false, false
 	}
@@ -295,7 +297,9 @@ func (s *Screen) erase(b *bytes.Buffer) {
 		return
 	}
 	up(b, s.row)
-	b.WriteString("\r\x1b[J")
+	// Some terminals take "erase all below" at their first cell for "clear", and
+	// keep what was there among what has scrolled away.
+	b.WriteString("\r\x1b[K\x1b[C\x1b[J\r")
 	if s.hang {
 		up(b, 1)
 		right(b, s.col)
@@ -410,7 +414,7 @@ func (s *Screen) region(b *bytes.Buffer, v *View) {
 	}
 	l := layout(v, s.width)
 	if s.shown {
-		if same(&s.last, v) {
+		if !s.stale && same(&s.last, v) {
 			return
 		}
 		up(b, s.row)
@@ -419,15 +423,17 @@ func (s *Screen) region(b *bytes.Buffer, v *View) {
 		b.WriteString("\r\n")
 		s.hang = true
 	}
-	// Of a line that is higher than the screen the part around the cursor shows.
+	// Of a line that is higher than the screen the part around the cursor shows, and
+	// a row of output above it.
 	first, last := 0, len(l.rows)
-	if last > s.height {
-		first = max(0, min(l.cursor.row-s.height/2, last-s.height))
-		last = first + s.height
+	height := max(1, s.height-1)
+	if last > height {
+		first = max(0, min(l.cursor.row-height/2, last-height))
+		last = first + height
 	}
 	s.write(b, v, l, first, last)
 	below := v.Below
-	if room := s.height - (last - first); len(below) > room {
+	if room := height - (last - first); len(below) > room {
 		below = below[:max(0, room)]
 	}
 	row := last - first - 1
@@ -449,7 +455,13 @@ func (s *Screen) region(b *bytes.Buffer, v *View) {
 		b.WriteString("\r")
 		right(b, l.cursor.col)
 	}
-	s.shown, s.last = true, *v
+	s.shown, s.last, s.stale = true, *v, first > 0 || last < len(l.rows)
+	all := v.Prompt.Text + v.Text
+	to := len(all)
+	if last < len(l.rows) {
+		to = l.rows[last]
+	}
+	s.drawn = View{Text: all[l.rows[first]:to], Cursor: len(v.Prompt.Text) + v.Cursor - l.rows[first]}
 	s.last.Below = slices.Clone(v.Below)
 	s.plain = l.cursor == l.end && len(below) == 0 && first == 0 && last == len(l.rows) && l.cursor.col > 0
 }
@@ -472,6 +484,8 @@ func (s *Screen) typed(b *bytes.Buffer, v *View) bool {
 	}
 	b.WriteString(t)
 	s.last = *v
+	s.drawn.Text += t
+	s.drawn.Cursor += len(t)
 	return true
 }
 

@@ -106,6 +106,24 @@ func TestExactlyFull(t *testing.T) {
 	b.want("no empty line behind it", 4, 2, "0123456789", "0123456789", "ab", "kd> 123456", ">")
 }
 
+// TestLongLineWider: of a line that is higher than the screen only a part is moved
+// by a terminal that gets wider: what stands above it stays.
+func TestLongLineWider(t *testing.T) {
+	b := newBench(t, 10, 4)
+	b.s.Print(Span{Text: "top\nmore\n"})
+	long := strings.Repeat("0123456789", 6)
+	b.typed("> ", long, len(long))
+	b.want("a part of it", 3, 2, "more", "8901234567", "8901234567", "89")
+	b.w = 30
+	b.vt.Resize(30, 4)
+	b.s.Refresh()
+	b.want("wider", 3, 2, "more", "> 0123456789012345678901234567", "890123456789012345678901234567", "89")
+	b.s.Print(Span{Text: "others\n"})
+	if all := b.vt.All(); !slices.Contains(all, "more") || !slices.Contains(all, "others") {
+		t.Errorf("something is lost: %q", all)
+	}
+}
+
 func TestLongLines(t *testing.T) {
 	b := newBench(t, 10, 4)
 	b.s.Print(Span{Text: "top\n"})
@@ -119,9 +137,14 @@ func TestLongLines(t *testing.T) {
 	b.want("shorter", 2, 4, "top", "more", "> ac")
 	long := strings.Repeat("0123456789", 6)
 	b.typed("> ", long, len(long))
-	b.want("higher than the screen", 3, 2, "8901234567", "8901234567", "8901234567", "89")
+	b.want("higher than the screen", 3, 2, "more", "8901234567", "8901234567", "89")
 	b.typed("> ", long, 0)
-	b.want("its beginning", 0, 2, "> 01234567", "8901234567", "8901234567", "8901234567")
+	b.want("its beginning", 1, 2, "more", "> 01234567", "8901234567", "8901234567")
+	b.s.Print(Span{Text: "others\n"})
+	b.want("output above it", 1, 2, "others", "> 01234567", "8901234567", "8901234567")
+	if all := b.vt.All(); strings.Count(strings.Join(all, "\n"), "> 0") != 1 {
+		t.Errorf("a part of it stays behind: %q", all)
+	}
 	b.s.Commit(func() View { return b.v })
 	b.v = View{}
 	b.s.Refresh()
