@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,9 @@ func TestPythonExample(t *testing.T) {
 	}
 	t.Setenv(rundir.Env, t.TempDir())
 	exe := filepath.Join(t.TempDir(), "kd")
-	if text, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", exe, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is given to people
+	if text, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("kd does not build: %v\n%s", err, text)
 	}
 	in, keep := io.Pipe()

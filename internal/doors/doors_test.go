@@ -32,11 +32,10 @@ var built = sync.OnceValues(func() (*programs, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"kd", "kdsrv", "kdprx"} {
-		out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), "openkd/cmd/"+name).CombinedOutput()
-		if err != nil {
-			return nil, fmt.Errorf("%s does not build: %w\n%s", name, err, out)
-		}
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/", "openkd/cmd/kd", "openkd/cmd/kdsrv", "openkd/cmd/kdprx")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as they are given to people
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("the programs do not build: %w\n%s", err, out)
 	}
 	return &programs{dir}, nil
 })
