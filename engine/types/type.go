@@ -173,6 +173,9 @@ func (t Type) c(s Style, depth int) string {
 		if err != nil {
 			return "<damaged type> " + dims
 		}
+		if e.Kind == sym.Array { // it is of itself, most likely
+			return "... " + dims
+		}
 		return e.c(s, depth+1) + " " + dims
 	case sym.Func:
 		if s == Expression {

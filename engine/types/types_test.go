@@ -18,9 +18,11 @@ type file struct {
 	sym.File
 	types   map[sym.TypeID]sym.Type
 	members map[sym.TypeID][]sym.Member
+	asked   int // types and lists of members
 }
 
 func (f *file) Type(id sym.TypeID) (sym.Type, error) {
+	f.asked++
 	t, ok := f.types[id]
 	if !ok {
 		return t, fmt.Errorf("no type %d", id)
@@ -28,7 +30,10 @@ func (f *file) Type(id sym.TypeID) (sym.Type, error) {
 	t.ID = id
 	return t, nil
 }
-func (f *file) Members(id sym.TypeID) ([]sym.Member, error) { return f.members[id], nil }
+func (f *file) Members(id sym.TypeID) ([]sym.Member, error) {
+	f.asked++
+	return f.members[id], nil
+}
 
 // memory is a target with one piece of memory.
 type memory struct {

@@ -203,6 +203,9 @@ func TestHostile(t *testing.T) {
 		}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if testing.Short() && tt.name == "structures in structures" {
+				t.Skip("it goes on until the work is too much, on one goroutine")
+			}
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			f := synthetic(tt.sections)
@@ -303,6 +306,9 @@ func errorsOf(f *File) error {
 // TestSharedAbbreviations: a hundred thousand units of a few bytes that refer
 // by turns to tables that take long to read.
 func TestSharedAbbreviations(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it goes on until the work is too much, on one goroutine")
+	}
 	var tables [2]asm
 	for i := range tables {
 		for code := range 20000 {
@@ -327,6 +333,9 @@ func TestSharedAbbreviations(t *testing.T) {
 
 // TestManyLines: a program of special operations makes a row from each byte.
 func TestManyLines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it makes more rows than are allowed, on one goroutine")
+	}
 	head := new(asm).u8(1, 1, 1).u8(0xFB, 14, 13).u8(0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1)
 	head.u8(1, lnctPath, formString).u8(1).str("/").u8(2, lnctPath, formString, lnctDirectory, formData1).u8(1).str("x.c").u8(0)
 	program := new(asm).u8(0, 9, lneSetAddress).u64(testBase + 0x1000)
@@ -357,7 +366,11 @@ func TestNothingForNothing(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	var before, after runtime.MemStats
-	for range 150 {
+	rounds := 150
+	if testing.Short() {
+		rounds = 15
+	}
+	for range rounds {
 		bad := bytes.Clone(b)
 		for range 1 + r.IntN(40) {
 			// Large numbers, where lengths and offsets are.
