@@ -766,10 +766,13 @@ func writeText(b *strings.Builder, v starlark.Value, path []starlark.Value) erro
 		b.WriteString("...")
 		return nil
 	}
-	for _, p := range path {
-		if p == v {
-			b.WriteString("...")
-			return nil
+	switch v.(type) {
+	case *starlark.List, *starlark.Dict, *starlark.Set, *record: // what can hold itself
+		for _, p := range path {
+			if p == v {
+				b.WriteString("...")
+				return nil
+			}
 		}
 	}
 	items := func(open, closing string, n int, at func(i int) starlark.Value) error {
