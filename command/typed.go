@@ -21,7 +21,7 @@ func typedCommands() []*Command {
 	f := "Types"
 	return []*Command{
 		{Names: []string{"??"}, Family: f, NoTarget: true, Run: cmdTyped, Summary: "evaluate a C++ expression: casts, fields, pointers, sizeof, #FIELD_OFFSET, assignments", Usage: "?? expression", Example: "?? ((nt!_EPROCESS*)@$proc)->UniqueProcessId"},
-		{Names: []string{"dx"}, Family: f, Run: cmdNatural, Summary: "show a value and its fields: -r<n> levels; behind a comma x d o b en c s sb su sub ! or a number of elements",
+		{Names: []string{"dx"}, Family: f, Run: cmdNatural, Summary: "show a value and its fields: -r<n> levels; behind a comma x d o b en c s sb su sub ! or a number of elements, as 4 or [4]x; @$curprocess and @$curthread have a KernelObject",
 			Usage: "dx [-r<n>] [-n] [-v] expression[,format]", Example: "dx -r2 (*((nt!_LIST_ENTRY *)&nt!PsActiveProcessHead))"},
 		{Names: []string{".expr"}, Family: f, NoTarget: true, Run: cmdExpr, Summary: "show or choose the expression evaluator", Usage: ".expr [/q] [/s masm|c++]", Example: ".expr /s c++"},
 	}
@@ -760,6 +760,8 @@ func dxFormat(f string, o *types.Natural) bool {
 	switch f {
 	case "x", "d", "o", "b":
 		o.Base = f[0]
+	case "h", "X", "H":
+		o.Base = 'x'
 	case "en":
 		o.Names = true
 	case "c":
@@ -776,8 +778,15 @@ func dxFormat(f string, o *types.Natural) bool {
 		o.Raw = true
 	case "nd", "na":
 	default:
-		n, err := strconv.ParseUint(f, 0, 32)
-		if err != nil || n == 0 {
+		// A number of elements, as 4 or [4], and how they are shown: [4]x.
+		number, rest := f, ""
+		if in, ok := strings.CutPrefix(f, "["); ok {
+			if number, rest, ok = strings.Cut(in, "]"); !ok {
+				return false
+			}
+		}
+		n, err := strconv.ParseUint(strings.TrimSpace(number), 0, 32)
+		if err != nil || n == 0 || rest != "" && (isDigit(rest[0]) || rest[0] == '[' || !dxFormat(rest, o)) {
 			return false
 		}
 		o.Count = n
@@ -797,6 +806,90 @@ func objectModel(text string) bool {
 		}
 	}
 	return false
+}
+
+// dxObjects are the objects of the debugger that stand for something in the
+// target, and what that is.
+var dxObjects = []struct{ name, kernel, id, label string }{
+	{"@$curprocess", "(*@$proc)", "(unsigned __int64)(*@$proc).UniqueProcessId", "(*@$proc).ImageFileName"},
+	{"@$curthread", "(*@$thread)", "(unsigned __int64)(*@$thread).Cid.UniqueThread", ""},
+}
+
+// dxKernel writes an expression about such an object as one about the target:
+// @$curprocess.KernelObject.ImageFileName.
+func dxKernel(text string) string {
+	low := strings.ToLower(text)
+	for _, o := range dxObjects {
+		key := o.name + ".kernelobject"
+		for i := strings.Index(low, key); i >= 0; i = strings.Index(low, key) {
+			if end := i + len(key); end < len(text) && (isLetter(text[end]) || isDigit(text[end]) || text[end] == '_') {
+				break
+			}
+			text = text[:i] + o.kernel + text[i+len(key):]
+			low = strings.ToLower(text)
+		}
+	}
+	return text
+}
+
+// dxObject shows @$curprocess and @$curthread, or one of what is small in them;
+// false: it is something else.
+func (c *Call) dxObject(text string, o types.Natural) (bool, error) {
+	low := strings.ToLower(text)
+	for _, x := range dxObjects {
+		what, ok := strings.CutPrefix(low, x.name)
+		if !ok || what != "" && what != ".id" && (what != ".name" || x.label == "") {
+			continue
+		}
+		kernel, err := c.evalTyped(x.kernel)
+		if err != nil {
+			return true, err
+		}
+		id, err := c.evalTyped(x.id)
+		if err != nil {
+			return true, err
+		}
+		var label cexpr.Value
+		if x.label != "" {
+			if label, err = c.evalTyped(x.label); err != nil {
+				return true, err
+			}
+		}
+		return true, c.gather(func(w *bytes.Buffer, m types.Memory) error {
+			plain := types.Natural{Plain: true, Base: o.Base, Memory: m}
+			p := c.printer(kernel.Type)
+			number, _ := p.NaturalText(c.Ctx, id.Type, id.Data, &plain)
+			name := ""
+			if label.InMemory {
+				data := make([]byte, min(label.Type.Size, 256))
+				n, _ := m.Read(c.Ctx, label.Addr, data)
+				name, _ = p.NaturalText(c.Ctx, label.Type, data[:n], &plain)
+			}
+			pad := strings.Repeat(" ", 16)
+			switch {
+			case what == ".id":
+				fmt.Fprintf(w, "%s%s : %s\n", text, pad, number)
+				return nil
+			case what == ".name":
+				fmt.Fprintf(w, "%s%s : %s\n", text, pad, name)
+				return nil
+			case name != "":
+				fmt.Fprintf(w, "%s%s : %s\n", text, pad, name)
+			default:
+				fmt.Fprintf(w, "%s\n", text)
+			}
+			if o.Depth == 0 {
+				return nil
+			}
+			fmt.Fprintf(w, "    %-16s [Type: %s]\n", "KernelObject", kernel.Type.C(types.Model))
+			if name != "" {
+				fmt.Fprintf(w, "    %-16s : %s\n", "Name", name)
+			}
+			fmt.Fprintf(w, "    %-16s : %s\n", "Id", number)
+			return nil
+		})
+	}
+	return false, nil
 }
 
 // cmdNatural is dx.
@@ -820,8 +913,20 @@ func cmdNatural(c *Call) error {
 			}
 		case w == "-n", w == "-v", w == "-nv", w == "-vn":
 			o.Raw = o.Raw || strings.Contains(w, "n")
-		case strings.HasPrefix(w, "-g") || strings.HasPrefix(w, "-c") || w == "-id":
+		case strings.HasPrefix(w, "-g") || strings.HasPrefix(w, "-c"):
 			return c.Fault("Syntax error", args, "dx shows values and their fields here; grids and containers (%s) are not there", w)
+		case w == "-id":
+			// Links of dx name the process so: 0,0,address.
+			var ids string
+			ids, rest = cutWord(rest)
+			of := strings.Split(ids, ",")
+			proc, err := c.Eval("@$proc")
+			if err != nil {
+				return err
+			}
+			if at, err := c.Eval(of[len(of)-1]); err != nil || len(of) != 3 || at != 0 && c.S.canon(at) != proc {
+				return c.Fault("Range error", args, "-id is for the current process here, which is %s", c.S.addr(proc))
+			}
 		default:
 			if len(w) > 1 && (isDigit(w[1]) || w[1] == '(' || w[1] == '@') {
 				break
@@ -836,15 +941,18 @@ func cmdNatural(c *Call) error {
 	if args == "" {
 		return c.Syntax("")
 	}
-	if objectModel(args) {
-		return phrased("Error: dx shows values and their fields; the debugger's object model (Debugger, @$curprocess, LINQ) is not there. lm, k, dt and scripts (.scriptload) tell what it would")
-	}
 	text := args
 	for i := strings.LastIndexByte(text, ','); i > 0; i = strings.LastIndexByte(text, ',') {
 		if !dxFormat(strings.TrimSpace(text[i+1:]), &o) {
 			break
 		}
 		text = strings.TrimSpace(text[:i])
+	}
+	if ok, err := c.dxObject(text, o); ok || err != nil {
+		return err
+	}
+	if text = dxKernel(text); objectModel(text) {
+		return phrased("Error: dx shows values and their fields; the debugger's object model (Debugger, LINQ) is not there, but for KernelObject, Id and Name of @$curprocess and @$curthread. lm, k, dt and scripts (.scriptload) tell what it would")
 	}
 	v, err := c.evalTyped(text)
 	if err != nil {

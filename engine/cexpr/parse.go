@@ -818,6 +818,12 @@ func (p *parser) looksLikeType() bool {
 			return words > 0
 		case c == ' ' || c == '*' || c == '&' || c == '\t':
 			i++
+		case c == '(':
+			_, n := pointerToArray(p.s[i:])
+			if n == 0 {
+				return false
+			}
+			i += n
 		case c == '[':
 			j := strings.IndexByte(p.s[i:], ']')
 			if j < 0 {
@@ -879,12 +885,18 @@ func (p *parser) typeName(must bool) (types.Type, bool, error) {
 		}
 		break
 	}
+	p.space()
+	start := p.i
+	// dx puts the module in front of types of the language too.
+	if end := p.scanName(start); end > start {
+		p.i += strings.IndexByte(p.s[start:end], '!') + 1
+	}
 	t, ok, err := p.fundamental()
 	if err != nil {
 		return t, false, err
 	}
 	if !ok {
-		p.space()
+		p.i = start
 		at := p.i
 		end := p.scanName(at)
 		if end == at {
@@ -920,7 +932,11 @@ func (p *parser) typeName(must bool) (types.Type, bool, error) {
 		p.i = end
 	}
 	var dims []uint64
+	outer := 0 // stars of a pointer to an array: int (*)[4]
 	for n := 0; ; n++ {
+		if stars, size := pointerToArray(p.s[p.i:]); size > 0 && outer == 0 && len(dims) == 0 {
+			outer, p.i = stars, p.i+size
+		}
 		switch {
 		case n > 32:
 			return t, false, p.fail(expr.Syntax, p.i, "a type has fewer stars")
@@ -953,7 +969,27 @@ func (p *parser) typeName(must bool) (types.Type, bool, error) {
 			return t, false, p.wrap(expr.Operand, p.i, err)
 		}
 	}
+	for range outer {
+		t = types.PointerTo(t, p.env.PointerSize())
+	}
 	return t, true, nil
+}
+
+// pointerToArray takes the "(*)" of "int (*)[4]", as dx itself writes types: how
+// many stars it has, and how long it is; 0: something else begins s.
+func pointerToArray(s string) (stars, size int) {
+	rest, ok := strings.CutPrefix(strings.TrimLeft(s, " \t"), "(")
+	for ok {
+		rest = strings.TrimLeft(rest, " \t")
+		if rest, ok = strings.CutPrefix(rest, "*"); ok {
+			stars++
+		}
+	}
+	rest, ok = strings.CutPrefix(rest, ")")
+	if stars == 0 || stars > 8 || !ok || !strings.HasPrefix(strings.TrimLeft(rest, " \t"), "[") {
+		return 0, 0
+	}
+	return stars, len(s) - len(rest)
 }
 
 // fundamental takes the words of a type of the language: unsigned long long int.

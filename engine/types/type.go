@@ -156,20 +156,32 @@ func (t Type) c(s Style, depth int) string {
 			r, _ := e.Element()
 			return r.c(s, depth+1) + " (__cdecl" + star + ")(" + e.params(depth+1) + ")"
 		}
+		if stars := star; e.Kind == sym.Array || e.Kind == sym.Pointer {
+			// Those in front of an array stand in parentheses: int (*)[4].
+			for range maxDepth {
+				if e.Kind != sym.Pointer || err != nil {
+					break
+				}
+				stars += "*"
+				e, err = e.Element()
+			}
+			if err == nil && e.Kind == sym.Array {
+				of, dims, err := e.dims()
+				if err != nil {
+					return "<damaged type> " + stars
+				}
+				return of.c(s, depth+1) + " (" + stars + ")" + dims
+			}
+			if e, err = t.Element(); err != nil {
+				return "<damaged type> " + star
+			}
+		}
 		if e.Kind == sym.Pointer && s == Expression {
 			return e.c(s, depth+1) + star // char **; dx has char * *
 		}
 		return e.c(s, depth+1) + " " + star
 	case sym.Array:
-		dims := ""
-		e, err := t, error(nil)
-		for range maxDepth {
-			if e.Kind != sym.Array || err != nil {
-				break
-			}
-			dims += fmt.Sprintf("[%d]", e.Count)
-			e, err = e.Element()
-		}
+		e, dims, err := t.dims()
 		if err != nil {
 			return "<damaged type> " + dims
 		}
@@ -205,6 +217,19 @@ func (t Type) c(s Style, depth int) string {
 		name = strings.ReplaceAll(name, "__int", "int")
 	}
 	return name
+}
+
+// dims are the dimensions of an array, and what is in it.
+func (t Type) dims() (e Type, dims string, err error) {
+	e = t
+	for range maxDepth {
+		if e.Kind != sym.Array || err != nil {
+			break
+		}
+		dims += fmt.Sprintf("[%d]", e.Count)
+		e, err = e.Element()
+	}
+	return e, dims, err
 }
 
 // params are the parameters of a function.
