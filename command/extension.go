@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 
 	"openkd/engine"
 	"openkd/extension"
+	"openkd/sharing"
 )
 
 func extensionCommands() []*Command {
@@ -49,6 +51,15 @@ func (s *Session) NameExtension(name string) {
 // SetExtensionPath names the folders in which extensions are looked for, besides
 // the current one.
 func (s *Session) SetExtensionPath(folders []string) { s.ext.SetPath(folders) }
+
+// extensionPath is the path for people: the current folder is searched first.
+func (s *Session) extensionPath() string {
+	path := s.ext.Path()
+	if !s.Secure() {
+		path = append([]string{"."}, path...)
+	}
+	return cmp.Or(strings.Join(path, string(filepath.ListSeparator)), "<empty>")
+}
 
 // ExtensionCommands lists what ! can be followed by, of the loaded extensions.
 func (s *Session) ExtensionCommands() []string {
@@ -118,7 +129,7 @@ func (h scriptHost) Run(ctx context.Context, commands string, w io.Writer, still
 	case errors.Is(err, ErrQuit), errors.Is(err, errResumed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return &extension.Unwind{Err: err}
 	}
-	return fmt.Errorf("%s: %w", clip(strings.TrimSpace(commands), 60), unshow(err))
+	return fmt.Errorf("%s: %w", clip(strings.TrimSpace(sharing.Masked(commands)), 60), unshow(err))
 }
 
 // extensionCommand is what `!name` means where it is no command of the debugger;
@@ -267,7 +278,7 @@ func cmdChain(c *Call) error {
 	if err := c.End(c.Args); err != nil {
 		return err
 	}
-	c.Printf("Extension DLL search Path:\n    %s\nExtension DLL chain:\n", strings.Join(append([]string{"."}, c.S.ext.Path()...), string(filepath.ListSeparator)))
+	c.Printf("Extension DLL search Path:\n    %s\nExtension DLL chain:\n", c.S.extensionPath())
 	for _, x := range c.S.ext.Chain() {
 		mark := ""
 		if x.Name == c.S.ext.Default() {
@@ -305,7 +316,7 @@ func cmdExtensionPath(c *Call) error {
 		}
 		c.S.ext.SetPath(path)
 	}
-	c.Printf("Extension search path is: %s\n", strings.Join(append([]string{"."}, c.S.ext.Path()...), string(filepath.ListSeparator)))
+	c.Printf("Extension search path is: %s\n", c.S.extensionPath())
 	return nil
 }
 

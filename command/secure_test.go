@@ -56,7 +56,7 @@ command(hit)
 	roads := map[string]func(r *rig, line string){
 		"programs": func(r *rig, line string) { call(r.s, r.ctx, line) },
 		"Script":   func(r *rig, line string) { r.s.Script(r.ctx, script(line), false) },
-		"!list": func(r *rig, line string) { (&Call{Ctx: r.ctx, S: r.s}).Run(line) },
+		"!list":    func(r *rig, line string) { (&Call{Ctx: r.ctx, S: r.s}).Run(line) },
 		"a client": func(r *rig, line string) {
 			r.s.Actor = sharing.Person{ID: 1, Name: "ann"}
 			r.s.Execute(r.ctx, line)
@@ -245,8 +245,8 @@ func TestSecurePaths(t *testing.T) {
 	paths(near, "")
 	r.fails(".sympath srv*", "srv* is left out: Secure Mode asks no server")
 	r.fails(".sympath+ "+far, "far away")
-	r.fails(".symfix", "srv* is left out")
-	r.fails(".symfix+ "+near, "is left out")
+	r.fails(".symfix", "so .symfix has none to set")
+	r.fails(".symfix+ "+near, "so .symfix has none to set")
 	r.fails(".exepath "+far, "far away")
 	paths(near, "")
 	if got := r.text(".sympath+ cache*;srv*" + near + ";https://u:secret@symbols.example/"); strings.Contains(got, "secret") || strings.Count(got, "is left out") != 2 || !strings.Contains(got, "Symbol search path is: "+near+";srv*"+near+"\n") {

@@ -58,7 +58,9 @@ func (s *Session) Banner() string {
 	}
 	sp, ip := set.Paths()
 	text := ""
-	if sp.Empty() {
+	if sp.Empty() && s.Secure() {
+		text = "Symbol search path is: *** Invalid ***\nSecure Mode takes symbols from folders and stores of this machine: .sympath <folder>, or srv*<folder>\n"
+	} else if sp.Empty() {
 		text = "Symbol search path is: *** Invalid ***\n" + noPathBox
 	} else {
 		text = "Symbol search path is: " + sp.String() + "\n" + problems(sp)
@@ -144,10 +146,10 @@ func cmdSymFix(c *Call) error {
 		return err
 	}
 	args, more := plus(c.Args)
-	p, err := symbols.Fix(unquote(args))
-	if err == nil {
-		p, err = c.securePath(set.Finder(), p)
+	if c.S.Secure() {
+		return errors.New("Secure Mode asks no server over HTTP or HTTPS, so .symfix has none to set; .sympath names folders and stores of this machine")
 	}
+	p, err := symbols.Fix(unquote(args))
 	if err != nil {
 		return err
 	}

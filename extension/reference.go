@@ -53,6 +53,11 @@ where it was; CTRL+C ends it at once; the session goes on in both cases.
 Scripts have no files and no network. `+"`load(\"other.star\", \"f\")`"+` takes names from a file of the script's own folder or one
 below it, or of a folder of `+"`.extpath`"+`.
 
+In Secure Mode (`+"`kd -secure`"+`) a script is loaded if it lies on a disk of this machine, its name ends in .star, and it is in a
+folder of the extension path, or below one, or was named by `+"`-a`"+` at the start. The current folder does not count, and
+`+"`.extpath`"+` changes nothing. What was loaded before and would not be now is unloaded. Commands that Secure Mode removes are
+not there for `+"`run()`"+` either.
+
 `, l.Time, l.Steps>>20, l.Memory>>20, l.Output>>20, l.Depth, c.Time, c.Steps>>20, c.Output>>10, maxText>>20, maxBytes>>20, maxElements, maxBits)
 }
 

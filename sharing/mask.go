@@ -1,10 +1,17 @@
 package sharing
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
+
+// inURL finds the password of a URL, as symbol paths have it.
+var inURL = regexp.MustCompile(`(://[^\s/:@*;]*:)[^\s/@*;]+@`)
 
 // Masked is a line without the passwords that commands in it take, wherever they
 // stand: what is typed goes to everybody, and into logs. Of .server it hides what
-// stands behind password=, of .netuse all that follows the user's name.
+// stands behind password=, of .netuse all that follows the user's name, and of
+// URLs what stands behind the user's name.
 func Masked(line string) string {
 	var b strings.Builder
 	for i := 0; i < len(line); {
@@ -33,7 +40,7 @@ func Masked(line string) string {
 		b.WriteString(text)
 		i += n
 	}
-	return b.String()
+	return inURL.ReplaceAllString(b.String(), "$1*@")
 }
 
 // nameByte says whether a byte can be part of a command's name.
