@@ -66,7 +66,9 @@ type Session struct {
 
 	out  *sink
 	w    io.Writer // where commands write: out, or a capture of .foreach
-	last string    // the line that an empty line repeats
+	last string    // the line that an empty line repeats, see again.go
+	// lastOf is the same of those who share the session, by number.
+	lastOf map[uint32]string
 
 	radix     int
 	temps     [20]uint64

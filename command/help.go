@@ -51,7 +51,7 @@ Keys at a prompt are those of Emacs and of most shells:
     CTRL+L                     clear the screen
     CTRL+D                     at an empty line: the end of the input, which leaves
 
-An empty line repeats the last command. What is typed while the target runs waits for the next stop.
+An empty line repeats the last command; in a shared session, your own last one. What is typed while the target runs waits for the next stop.
 `
 
 func cmdHelp(c *Call) error {

@@ -36,7 +36,7 @@ type shown struct{ error }
 func (e shown) Unwrap() error { return e.error }
 
 // Execute runs one line as a person types it: commands separated by `;`,
-// blocks, comments. An empty line repeats the last one.
+// blocks, comments. An empty line repeats the last one of who types it (Actor).
 //
 // What went wrong has been shown when Execute returns it. An error ends the
 // line, as it does in WinDbg; `.catch` keeps it inside a block, and the lines
@@ -45,11 +45,11 @@ func (e shown) Unwrap() error { return e.error }
 func (s *Session) Execute(ctx context.Context, line string) error {
 	line = strings.TrimRight(line, "\r\n")
 	if strings.TrimSpace(line) == "" {
-		if line = s.last; line == "" {
+		if line = s.lastLine(); line == "" {
 			return nil
 		}
 	} else {
-		s.last = s.repeat(line)
+		s.keepLast(s.repeat(line))
 	}
 	s.base = len(s.Prompt())
 	s.halt.Store(false)
