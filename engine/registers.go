@@ -203,20 +203,13 @@ func (e *Engine) States(ctx context.Context) ([]arch.State, error) {
 }
 
 // PC is the program counter that commands look at.
-func (e *Engine) PC(ctx context.Context) (uint64, error) {
-	h, a, err := e.view()
-	if err != nil {
-		return 0, err
-	}
-	s, err := e.scoped(ctx, h, -1, false)
-	if err != nil {
-		return 0, err
-	}
-	return a.PC(s.Context), nil
-}
+func (e *Engine) PC(ctx context.Context) (uint64, error) { return e.pointer(ctx, (*arch.Arch).PC) }
 
 // SP is the stack pointer that commands look at.
-func (e *Engine) SP(ctx context.Context) (uint64, error) {
+func (e *Engine) SP(ctx context.Context) (uint64, error) { return e.pointer(ctx, (*arch.Arch).SP) }
+
+// pointer is a register of the context that commands look at.
+func (e *Engine) pointer(ctx context.Context, of func(*arch.Arch, []byte) uint64) (uint64, error) {
 	h, a, err := e.view()
 	if err != nil {
 		return 0, err
@@ -225,7 +218,7 @@ func (e *Engine) SP(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return a.SP(s.Context), nil
+	return of(a, s.Context), nil
 }
 
 // Register reads a register that commands look at, in any spelling of case. The value is as recorded; on 32-bit targets it is not

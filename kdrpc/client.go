@@ -397,27 +397,13 @@ func (cc *clientConn) readLoop(r *frameReader) (err error) {
 		}
 		cc.failCalls()
 	}()
-	asm := bodies{max: maxEventBody}
-	for {
-		f, err := r.next()
-		if err != nil {
-			return err
-		}
-		body, kind, whole, err := asm.add(f)
-		if err != nil {
-			return err
-		}
-		if !whole {
-			continue
-		}
-		kept, err := cc.take(f.id, kind, body)
-		if err != nil {
-			return err
-		}
-		if kept {
+	return r.each(maxEventBody, func(id uint32, kind Kind, body []byte) error {
+		kept, err := cc.take(id, kind, body)
+		if kept && err == nil {
 			r.swap(cc.buffer())
 		}
-	}
+		return err
+	})
 }
 
 // take handles a body. kept: the body is not to be overwritten.

@@ -213,6 +213,29 @@ func (b *bodies) add(f frame) ([]byte, Kind, bool, error) {
 	return body, kind, true, nil
 }
 
+// each calls take with every body that arrives, of at most most bytes, until it or
+// the stream ends with an error. The body is valid until take returns, unless it
+// swaps the buffer.
+func (r *frameReader) each(most int, take func(id uint32, kind Kind, body []byte) error) error {
+	asm := bodies{max: most}
+	for {
+		f, err := r.next()
+		if err != nil {
+			return err
+		}
+		body, kind, whole, err := asm.add(f)
+		if err != nil {
+			return err
+		}
+		if !whole {
+			continue
+		}
+		if err := take(f.id, kind, body); err != nil {
+			return err
+		}
+	}
+}
+
 func appendHeader(b []byte, id uint32, k Kind, payload int) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(payload+frameHeader-4))
 	b = binary.LittleEndian.AppendUint32(b, id)

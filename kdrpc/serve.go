@@ -206,23 +206,7 @@ func (s *server) hello(r *frameReader, o ServeOptions) error {
 }
 
 func (s *server) readLoop(r *frameReader) error {
-	asm := bodies{max: maxBody}
-	for {
-		f, err := r.next()
-		if err != nil {
-			return err
-		}
-		body, kind, whole, err := asm.add(f)
-		if err != nil {
-			return err
-		}
-		if !whole {
-			continue
-		}
-		if err := s.take(f.id, kind, body); err != nil {
-			return err
-		}
-	}
+	return r.each(maxBody, s.take)
 }
 
 // take handles one body. It must not wait.

@@ -140,11 +140,10 @@ func check(t connstr.Transport) error {
 // port lets the system choose one; with a range the first free port is taken.
 // Server, if given, is the address to bind to.
 func Listen(ctx context.Context, t connstr.Transport, o Options) (Listener, error) {
-	if err := check(t); err != nil {
+	o, err := begin(t, o)
+	if err != nil {
 		return nil, err
 	}
-	o = o.withDefaults()
-	noteCompatibility(t, o.Logger)
 	if o.Limiter == nil {
 		o.Limiter = NewLimiter(Guesses{})
 	}
@@ -162,11 +161,10 @@ func Listen(ctx context.Context, t connstr.Transport, o Options) (Listener, erro
 // Dial opens a stream to a door. Errors: *AuthError when the password was not
 // accepted or the server could not prove its own, the system's otherwise.
 func Dial(ctx context.Context, t connstr.Transport, o Options) (Conn, error) {
-	if err := check(t); err != nil {
+	o, err := begin(t, o)
+	if err != nil {
 		return nil, err
 	}
-	o = o.withDefaults()
-	noteCompatibility(t, o.Logger)
 	if _, err := clientTLS(t); err != nil { // before anybody is disturbed
 		return nil, err
 	}
@@ -178,6 +176,16 @@ func Dial(ctx context.Context, t connstr.Transport, o Options) (Conn, error) {
 		return nil, err
 	}
 	return clientHandshake(ctx, raw, t, carrier.Name(t), o)
+}
+
+// begin checks a door and completes its options, on either side of it.
+func begin(t connstr.Transport, o Options) (Options, error) {
+	if err := check(t); err != nil {
+		return o, err
+	}
+	o = o.withDefaults()
+	noteCompatibility(t, o.Logger)
+	return o, nil
 }
 
 // noteCompatibility tells who reads the log that other debuggers would not

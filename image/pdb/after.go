@@ -8,17 +8,9 @@ import (
 
 // After returns the public symbol that follows an address; false where none does.
 func (f *File) After(rva uint32) (sym.Symbol, bool, error) {
-	t, err := f.tables()
-	if err != nil {
+	t, l, a, ok, err := f.whereabouts(rva)
+	if !ok || err != nil {
 		return sym.Symbol{}, false, err
-	}
-	l, err := f.layout()
-	if err != nil {
-		return sym.Symbol{}, false, err
-	}
-	a, ok := l.place(rva)
-	if !ok {
-		return sym.Symbol{}, false, nil
 	}
 	at := func(i int) (symRec, error) {
 		pos, err := t.publics.s.u32(t.byAddr.off + 4*int64(i))

@@ -545,19 +545,24 @@ func (f *File) inModule(l *layout, a addr) (sym.Symbol, addr, bool, error) {
 	return s, best, ok, err
 }
 
+// whereabouts is what an answer about an address begins with; false: the address
+// is in no section.
+func (f *File) whereabouts(rva uint32) (t *tables, l *layout, a addr, ok bool, err error) {
+	if t, err = f.tables(); err != nil {
+		return t, l, a, false, err
+	}
+	if l, err = f.layout(); err != nil {
+		return t, l, a, false, err
+	}
+	a, ok = l.place(rva)
+	return t, l, a, ok, nil
+}
+
 // ByRVA returns the symbol at an address.
 func (f *File) ByRVA(rva uint32) (sym.Symbol, bool, error) {
-	t, err := f.tables()
-	if err != nil {
+	t, l, a, ok, err := f.whereabouts(rva)
+	if !ok || err != nil {
 		return sym.Symbol{}, false, err
-	}
-	l, err := f.layout()
-	if err != nil {
-		return sym.Symbol{}, false, err
-	}
-	a, ok := l.place(rva)
-	if !ok {
-		return sym.Symbol{}, false, nil
 	}
 	best, at, found, err := f.inModule(l, a)
 	if err != nil {
