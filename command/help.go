@@ -25,7 +25,7 @@ const keysHelp = `Keys while no prompt is shown; the same with ALT at a prompt (
 
     CTRL+C     break in; while a command works, cancel it; at a prompt, clear the line
     CTRL+F     break in, where CTRL+C is taken by something else
-    CTRL+B     leave at once; the target runs
+    CTRL+B     leave at once; the target runs (at a prompt, too: CTRL+B and ENTER on an empty line)
     CTRL+D     packet trace on or off
     CTRL+K     at the next reboot: do not break, break, break at the first module load
     CTRL+R     resynchronise the link
@@ -51,7 +51,8 @@ Keys at a prompt are those of Emacs and of most shells:
     CTRL+L                     clear the screen
     CTRL+D                     at an empty line: the end of the input, which leaves
 
-An empty line repeats the last command; in a shared session, your own last one. What is typed while the target runs waits for the next stop.
+An empty line repeats the last command; in a shared session, your own last one. What is typed while the target
+runs waits for the next stop.
 `
 
 func cmdHelp(c *Call) error {

@@ -25,7 +25,8 @@
 //   - What is typed while the target runs waits for the next prompt, where it can
 //     be seen. The keys of kd (CTRL+A, B, D, F, K, R, V, W) count only then; at a
 //     prompt they belong to the line editor, but for V, and with ALT, as in WinDbg,
-//     or by name (.key) they count there too.
+//     or by name (.key) they count there too, and CTRL+B with ENTER on an empty line
+//     leaves, as people know it.
 //   - Without a terminal, or on one that knows no control sequences (TERM=dumb),
 //     the same prompts are printed and plain lines are read.
 //   - Colours are the terminal's alone: commands mark a few pieces of their output

@@ -174,8 +174,16 @@ func TestRemoteTerminal(t *testing.T) {
 	ben.until("ann's leaving", func(l []string) bool {
 		return slices.ContainsFunc(l, func(s string) bool { return strings.HasPrefix(s, "ann (pipe) disconnected at") })
 	})
-	ben.press(".key b\r")
-	<-ben.code
+	// At a prompt CTRL+B goes back in a line, and on an empty one leaves with ENTER.
+	ben.press("lx\x02\x02\x1b[3~\x1b[3~km\x02\x02\x0b\x02k\r")
+	ben.until("a line, not the end", func(l []string) bool {
+		return slices.ContainsFunc(l, func(s string) bool { return strings.HasSuffix(s, " to k of ben") })
+	})
+	ben.lastly("0: kd>")
+	ben.press("\x02\r")
+	if code := <-ben.code; code != ExitOK {
+		t.Errorf("leaving ends with %d", code)
+	}
 }
 
 // TestRemoteCompletion: TAB at a client asks the server, once; keys that follow

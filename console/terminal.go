@@ -56,6 +56,7 @@ type terminal struct {
 	bell     bool
 	eof      bool
 	keyed    bool // the last key was one of kd: an ENTER behind it belongs to it
+	leaving  bool // the last key was CTRL+B on an empty line: an ENTER behind it leaves
 
 	// complete answers at once, fetch later: it returns, and calls give, from any
 	// goroutine, when it has an answer. One of them, or none.
@@ -263,10 +264,23 @@ func (t *terminal) feed(b []byte) {
 		var after func()
 		t.mu.Lock()
 		t.menu = nil
+		if b[0] == 0x02 && t.asking && t.ed.Text() == "" && !t.ed.Pasting() && t.ed.Search() == "" {
+			// There is nothing to go back in.
+			t.leaving = true
+			b = b[1:]
+			t.mu.Unlock()
+			continue
+		}
 		n, ev := t.ed.Feed(b)
 		b = b[n:]
+		leaves := t.leaving && t.asking && t.ed.Text() == "" && ev.Kind == lineedit.Enter
+		t.leaving = false
 		keyed := t.keyed
 		t.keyed = ev.Kind == lineedit.Control && !t.asking
+		if leaves {
+			after = func() { t.keys.key(0x02) }
+			ev.Kind = lineedit.Nothing
+		}
 		switch ev.Kind {
 		case lineedit.Enter:
 			if line := t.ed.Take(); line != "" || !keyed {
