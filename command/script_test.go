@@ -121,10 +121,26 @@ func TestCancel(t *testing.T) {
 		if strings.HasPrefix(l, ".sleep") {
 			continue // the context ends a command; an interrupt, what comes behind
 		}
-		time.AfterFunc(5*time.Millisecond, s.Interrupt)
+		// Execute forgets an interrupt that comes before it begins, so that one is
+		// not enough.
+		ended, quiet := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(quiet)
+			for tick := time.NewTicker(time.Millisecond); ; {
+				select {
+				case <-tick.C:
+					s.Interrupt()
+				case <-ended:
+					tick.Stop()
+					return
+				}
+			}
+		}()
 		if err := s.Execute(context.Background(), l); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s interrupted: %v", l, err)
 		}
+		close(ended)
+		<-quiet
 		if !s.Last() {
 			t.Errorf("%s: something is left to run", l)
 		}
