@@ -20,6 +20,9 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGolden(t *testing.T) {
 	for _, name := range []string{"x86", "x64", "arm64"} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && name != "x64" {
+				t.Skip("one is enough to see that it works")
+			}
 			f := open(t, "testdata/"+name+".pdb")
 			got := everything(t, f)
 			path := "testdata/" + name + ".txt"

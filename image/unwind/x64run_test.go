@@ -112,6 +112,9 @@ func x64Regs(c *cpu.CPU) Regs {
 // instruction. What calls and interrupts push is noted as it happens.
 func TestX64EveryInstruction(t *testing.T) {
 	for _, level := range levels {
+		if testing.Short() && level != levels[0] {
+			continue
+		}
 		f := openFixture(t, "x64-"+level+".sys")
 		c := x64Machine(t, f, "asmentry")
 		type caller struct {

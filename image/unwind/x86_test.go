@@ -376,6 +376,9 @@ func TestX86EveryInstruction(t *testing.T) {
 	}{{"frame data", withPrograms}, {"FPO data", withFPO}, {"no symbols", noSymbols}} {
 		t.Run(mode.name, func(t *testing.T) {
 			for _, level := range levels {
+				if testing.Short() && level != levels[0] {
+					continue
+				}
 				f := openFixture(t, "x86-"+level+".sys")
 				frames, starts := readFPO(t, "x86-"+level+".fpo")
 				probe := fixtureBase + uint64(0x1000)
