@@ -144,42 +144,39 @@ func (t Type) c(s Style, depth int) string {
 	case 0, sym.Void:
 		return "void"
 	case sym.Pointer:
-		star := "*"
-		if t.Reference {
-			star = "&"
+		// The stars of a chain together: those in front of an array or a function
+		// stand in parentheses, as in int (**)[4].
+		stars := ""
+		e, err := t, error(nil)
+		for n := 0; e.Kind == sym.Pointer && err == nil && n < maxDepth; n++ {
+			star := "*"
+			if e.Reference {
+				star = "&"
+			}
+			stars = star + stars
+			e, err = e.Element()
 		}
-		e, err := t.Element()
-		if err != nil {
-			return "<damaged type> " + star
-		}
-		if e.Kind == sym.Func && s == Model {
+		switch {
+		case err != nil:
+			return "<damaged type> " + stars
+		case e.Kind == sym.Pointer: // to itself, most likely
+			return "... " + stars
+		case e.Kind == sym.Func && s == Model:
 			r, _ := e.Element()
-			return r.c(s, depth+1) + " (__cdecl" + star + ")(" + e.params(depth+1) + ")"
-		}
-		if stars := star; e.Kind == sym.Array || e.Kind == sym.Pointer {
-			// Those in front of an array stand in parentheses: int (*)[4].
-			for range maxDepth {
-				if e.Kind != sym.Pointer || err != nil {
-					break
-				}
-				stars += "*"
-				e, err = e.Element()
+			return r.c(s, depth+1) + " (__cdecl" + stars + ")(" + e.params(depth+1) + ")"
+		case e.Kind == sym.Array:
+			of, dims, err := e.dims()
+			switch {
+			case err != nil:
+				return "<damaged type> " + stars
+			case of.Kind == sym.Array:
+				return "... (" + stars + ")" + dims
 			}
-			if err == nil && e.Kind == sym.Array {
-				of, dims, err := e.dims()
-				if err != nil {
-					return "<damaged type> " + stars
-				}
-				return of.c(s, depth+1) + " (" + stars + ")" + dims
-			}
-			if e, err = t.Element(); err != nil {
-				return "<damaged type> " + star
-			}
+			return of.c(s, depth+1) + " (" + stars + ")" + dims
+		case s == Model:
+			stars = strings.Join(strings.Split(stars, ""), " ") // char * *
 		}
-		if e.Kind == sym.Pointer && s == Expression {
-			return e.c(s, depth+1) + star // char **; dx has char * *
-		}
-		return e.c(s, depth+1) + " " + star
+		return e.c(s, depth+1) + " " + stars
 	case sym.Array:
 		e, dims, err := t.dims()
 		if err != nil {
