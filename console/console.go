@@ -108,6 +108,9 @@ type console struct {
 	local   io.Writer       // what this console shows, see share.go
 	actor   sharing.Person  // who runs the command; the owner's
 
+	// drawing is held while a prompt is shown or others' words take its place.
+	// Before mu.
+	drawing sync.Mutex
 	changed chan struct{} // something that the owner looks at while it waits
 
 	mu      sync.Mutex
@@ -132,7 +135,7 @@ type console struct {
 	waits jsonWaits // of -json
 
 	farewell string // what those are told who share the session
-	stands   bool   // a prompt is shown, see promptStands
+	stands   bool   // a prompt is shown, see drawPrompt
 	again    func()
 
 	failed  atomic.Bool // a command failed

@@ -92,6 +92,10 @@ type remote struct {
 
 	changed chan struct{} // something that the owner waits for
 
+	// drawing is held while a prompt is shown or other text takes its place.
+	// Before mu.
+	drawing sync.Mutex
+
 	mu       sync.Mutex
 	info     sharing.Session
 	caughtUp bool   // the history is shown
@@ -381,6 +385,8 @@ func (r *remote) print(text string) {
 		r.js.notice(strings.TrimRight(text, "\n"))
 		return
 	}
+	r.drawing.Lock()
+	defer r.drawing.Unlock()
 	r.mu.Lock()
 	r.breakLocked()
 	r.mu.Unlock()
@@ -420,6 +426,8 @@ func (r *remote) catchUpLocked(seq uint64) {
 // Entry implements sharing.Viewer.
 func (r *remote) Entry(e sharing.Entry, mine uint64) {
 	text := e.Text
+	r.drawing.Lock()
+	defer r.drawing.Unlock()
 	r.mu.Lock()
 	switch e.Kind {
 	case sharing.EntryCommand:
@@ -599,26 +607,40 @@ func (r *remote) code() int {
 	return ExitOK
 }
 
+// drawPrompt shows a prompt, if it is the one that stands and is not shown yet,
+// and notes how the reading of a line ends. p is what the source has to show.
+func (r *remote) drawPrompt(prompt string, end context.CancelFunc) (p string, stands bool) {
+	r.drawing.Lock()
+	defer r.drawing.Unlock()
+	r.mu.Lock()
+	if r.prompt != prompt || r.leave {
+		r.mu.Unlock()
+		return "", false
+	}
+	shown := r.shown
+	r.ask, r.shown, r.stands = end, true, prompt
+	r.mu.Unlock()
+	if r.tty {
+		return prompt, true
+	}
+	if !shown {
+		io.WriteString(r.out, prompt)
+	}
+	return "", true
+}
+
 // read reads a line at a prompt, as long as it stands.
 func (r *remote) read(prompt string) (string, error) {
 	ctx, cancel := context.WithCancel(r.ctx)
 	defer cancel()
-	r.mu.Lock()
-	if r.prompt != prompt || r.leave {
-		r.mu.Unlock()
+	p, stands := r.drawPrompt(prompt, cancel)
+	if !stands {
 		return "", context.Canceled
 	}
-	again := r.shown && !r.tty
-	r.ask, r.shown, r.stands = cancel, true, prompt
-	r.mu.Unlock()
 	select {
 	case <-r.c.Done():
 		cancel()
 	default:
-	}
-	p := prompt
-	if again {
-		p = ""
 	}
 	if r.term != nil {
 		r.term.commandsNext(strings.HasSuffix(prompt, "> ") && prompt != "Input> ")

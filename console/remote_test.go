@@ -19,7 +19,9 @@ import (
 	"testing"
 	"time"
 
+	"openkd/command"
 	"openkd/connstr"
+	"openkd/engine"
 	"openkd/rundir"
 	"openkd/sharing"
 	"openkd/transport"
@@ -482,4 +484,66 @@ func freePort(t *testing.T) int {
 	}
 	defer ln.Close()
 	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// lateText collects text; what is no prompt gets there a moment later.
+type lateText struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lateText) Write(b []byte) (int, error) {
+	if !bytes.HasSuffix(b, []byte("> ")) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lateText) until(t *testing.T, want string) {
+	t.Helper()
+	got := ""
+	for end := time.Now().Add(10 * time.Second); got != want && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		got = l.b.String()
+		l.mu.Unlock()
+	}
+	if got != want {
+		t.Fatalf("it shows %q, not %q", got, want)
+	}
+}
+
+// TestPromptBelow: without an editor, a prompt that others' words come between
+// stands below them again, whoever is quicker; at a client and where the session
+// is.
+func TestPromptBelow(t *testing.T) {
+	const prompt = "0: kd> "
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	notice := sharing.Entry{Kind: sharing.EntryNotice, Text: "somebody came\n"}
+	in := func(out io.Writer) source { return newPlain(nil, out, keys{}) }
+	shows := prompt + "\nsomebody came\n" + prompt
+
+	out := &lateText{}
+	r := &remote{ctx: ctx, c: new(sharing.Client), out: out, src: in(out), changed: make(chan struct{}, 1), prompt: prompt, state: "halted", caughtUp: true}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			r.read(prompt)
+		}
+	})
+	out.until(t, prompt)
+	r.Entry(notice, 0)
+	out.until(t, shows)
+
+	hub := sharing.NewHub(sharing.Options{})
+	defer hub.Close("")
+	out = &lateText{}
+	k := &console{ctx: ctx, local: out, src: in(out), s: command.NewSession(engine.New(nil, engine.Options{}), io.Discard, command.Options{Share: hub})}
+	wg.Go(func() { k.take(ctx, func() string { return prompt }, "halted") })
+	out.until(t, prompt)
+	k.Announce(notice)
+	out.until(t, shows)
 }

@@ -84,10 +84,7 @@ func (k *console) take(ctx context.Context, prompting func() string, state strin
 			hub.SetPrompt(prompt, state, 0)
 			hub.OnArrival(end)
 		}
-		p := prompt
-		if k.promptStands(end) {
-			p = ""
-		}
+		p := k.drawPrompt(prompt, end)
 		if k.js != nil && state == "halted" {
 			k.waits.resting(k, true)
 			l.Text, id, err = k.js.next(c, k)
@@ -125,19 +122,25 @@ func (k *console) taken() {
 }
 
 // Without an editor that keeps it below, a prompt that others' words come
-// between is ended with a new line and shown again.
+// between is ended with a new line and shown again. The lock k.drawing keeps it
+// from being shown between that new line and the words.
 
-// promptStands notes that a prompt is shown, and how to show it again; true: it
-// stands already.
-func (k *console) promptStands(again func()) bool {
+// drawPrompt shows a prompt, unless it stands already, and notes how to show it
+// again. It returns what the source has to show of it.
+func (k *console) drawPrompt(prompt string, again func()) string {
 	if k.tty || k.js != nil || k.s.Share == nil {
-		return false
+		return prompt
 	}
+	k.drawing.Lock()
+	defer k.drawing.Unlock()
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	stood := k.stands
 	k.stands, k.again = true, again
-	return stood
+	k.mu.Unlock()
+	if !stood {
+		io.WriteString(k.local, prompt)
+	}
+	return ""
 }
 
 // promptEnds notes that no prompt stands any more; others: because of what
@@ -316,6 +319,8 @@ func (k *console) Announce(e sharing.Entry) {
 	k.s.PrintBy(e.Text, func() {
 		k.s.Share.Append(e)
 		if k.js == nil {
+			k.drawing.Lock()
+			defer k.drawing.Unlock()
 			k.promptEnds(true)
 			io.WriteString(k.local, e.Text)
 			return
