@@ -12,6 +12,7 @@ import (
 	"openkd/engine"
 	"openkd/engine/expr"
 	"openkd/image/sym"
+	"openkd/internal/brief"
 	"openkd/symbols"
 )
 
@@ -232,7 +233,7 @@ options:
 	}
 	switch {
 	case len(found) == 0:
-		return fmt.Errorf("no function matches %q; x %s shows what does, bu waits for a module that is not loaded", clip(pattern, 60), clip(pattern, 60))
+		return fmt.Errorf("no function matches %q; x %s shows what does, bu waits for a module that is not loaded", brief.Text(pattern, 60), brief.Text(pattern, 60))
 	case len(found)+enabled > engine.MaxSoftware:
 		return fmt.Errorf("%d functions match, and the target's table holds %d software breakpoints, of which %d are in use: ask for fewer", len(found), engine.MaxSoftware, enabled)
 	}
@@ -303,7 +304,7 @@ func (c *Call) ids(args string) ([]int, error) {
 			}
 		}
 		if len(out) == 0 && args != "*" {
-			return nil, fmt.Errorf("no breakpoint is at a place whose name matches %q", clip(pattern, 60))
+			return nil, fmt.Errorf("no breakpoint is at a place whose name matches %q", brief.Text(pattern, 60))
 		}
 		return out, nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"openkd/engine"
 	"openkd/extension"
+	"openkd/internal/brief"
 	"openkd/sharing"
 	"openkd/target"
 )
@@ -261,7 +262,7 @@ type Fault struct {
 }
 
 func (f *Fault) Error() string {
-	at := clip(f.At, 40)
+	at := brief.Text(f.At, 40)
 	if at == "" {
 		at = "<EOL>"
 	}
@@ -308,10 +309,3 @@ type Quit struct {
 
 func (q *Quit) Error() string        { return "quit" }
 func (q *Quit) Is(target error) bool { return target == ErrQuit }
-
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n-3], "") + "..."
-}

@@ -13,6 +13,7 @@ import (
 
 	"openkd/engine"
 	"openkd/extension"
+	"openkd/internal/brief"
 	"openkd/sharing"
 )
 
@@ -129,7 +130,7 @@ func (h scriptHost) Run(ctx context.Context, commands string, w io.Writer, still
 	case errors.Is(err, ErrQuit), errors.Is(err, errResumed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return &extension.Unwind{Err: err}
 	}
-	return fmt.Errorf("%s: %w", clip(strings.TrimSpace(sharing.Masked(commands)), 60), unshow(err))
+	return fmt.Errorf("%s: %w", brief.Text(strings.TrimSpace(sharing.Masked(commands)), 60), unshow(err))
 }
 
 // extensionCommand is what `!name` means where it is no command of the debugger;

@@ -11,6 +11,7 @@ import (
 
 	"openkd/engine"
 	"openkd/engine/types"
+	"openkd/internal/brief"
 	"openkd/sharing"
 	"openkd/target"
 )
@@ -290,7 +291,7 @@ func (s *Session) statement(ctx context.Context, text string, i, base int) (int,
 		}
 		help := absent(word)
 		if help == "" {
-			help = fmt.Sprintf("%q is not a command; ", clip(strings.ToValidUTF8(word, "?"), 40))
+			help = fmt.Sprintf("%q is not a command; ", brief.Text(strings.ToValidUTF8(word, "?"), 40))
 			if near := s.near(word, false); len(near) > 0 {
 				help += "did you mean " + orList(near) + "? "
 			}
@@ -368,7 +369,7 @@ func (s *Session) show(err error, stmt string, off, base int) error {
 		if text == "" {
 			text = stmt
 		}
-		WriteStyled(s.w, Mistake, fmt.Sprintf("%*s^ %s in '%s'\n", col, "", f.Words, clip(strings.TrimSpace(sharing.Masked(text)), 80)))
+		WriteStyled(s.w, Mistake, fmt.Sprintf("%*s^ %s in '%s'\n", col, "", f.Words, brief.Text(strings.TrimSpace(sharing.Masked(text)), 80)))
 		if f.Help != "" {
 			WriteStyled(s.w, Mistake, f.Help+"\n")
 		}

@@ -14,6 +14,7 @@ import (
 	"openkd/engine/expr"
 	"openkd/engine/types"
 	"openkd/image/sym"
+	"openkd/internal/brief"
 	"openkd/symbols"
 )
 
@@ -234,9 +235,9 @@ func (x *examine) why(pattern string, err error) error {
 func (x *examine) nothing(set *symbols.Set, mod, name string) error {
 	if !wild(mod) {
 		if st, ok := set.Named(mod); ok && st.State == symbols.Exports {
-			return fmt.Errorf("nothing that %s exports matches %q, and its exports are all that is known of it", st.Name, clip(name, 60))
+			return fmt.Errorf("nothing that %s exports matches %q, and its exports are all that is known of it", st.Name, brief.Text(name, 60))
 		}
-		return fmt.Errorf("module %s has no symbol that matches %q", mod, clip(name, 60))
+		return fmt.Errorf("module %s has no symbol that matches %q", mod, brief.Text(name, 60))
 	}
 	in, deferred := 0, 0
 	for _, st := range set.Modules() {
@@ -249,11 +250,11 @@ func (x *examine) nothing(set *symbols.Set, mod, name string) error {
 	}
 	switch {
 	case in == 0:
-		return fmt.Errorf("no module is called %q (lm lists them)", clip(mod, 60))
+		return fmt.Errorf("no module is called %q (lm lists them)", brief.Text(mod, 60))
 	case deferred > 0:
-		return fmt.Errorf("no symbol matches %q in the modules whose symbols are loaded; those of %d others are not: .reload /f loads them, and naming a module in full", clip(name, 60), deferred)
+		return fmt.Errorf("no symbol matches %q in the modules whose symbols are loaded; those of %d others are not: .reload /f loads them, and naming a module in full", brief.Text(name, 60), deferred)
 	}
-	return fmt.Errorf("no symbol matches %q", clip(name, 60))
+	return fmt.Errorf("no symbol matches %q", brief.Text(name, 60))
 }
 
 // wants says whether a symbol is shown.
@@ -608,7 +609,7 @@ func (x *examine) locals(pattern string, must bool) error {
 		return !expr.Match(pattern, l.Name) || x.functions || x.sized && l.Size != x.size
 	})
 	if len(list) == 0 && must {
-		return fmt.Errorf("the current function has no variable that matches %q", clip(pattern, 60))
+		return fmt.Errorf("the current function has no variable that matches %q", brief.Text(pattern, 60))
 	}
 	order := x.order
 	if order == 0 {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf16"
+
+	"openkd/internal/brief"
 )
 
 func outputCommands() []*Command {
@@ -214,7 +216,7 @@ func (c *Call) convert(b *strings.Builder, t string, next func(string) (uint64, 
 		return i, nil
 	}
 	if conv == "" || !strings.Contains("msa msu ma mu ly d i u x X o p N c C s S y e E f g G", conv) || conv == " " || conv == "m" {
-		return 0, c.Fault("Syntax error", t, "%s is no conversion of .printf", clip(whole, 20))
+		return 0, c.Fault("Syntax error", t, "%s is no conversion of .printf", brief.Text(whole, 20))
 	}
 	v, err := next(whole)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"openkd/arch"
 	"openkd/engine"
+	"openkd/internal/brief"
 )
 
 func registerCommands() []*Command {
@@ -223,7 +224,7 @@ func clipTo(v uint64, size int) uint64 {
 }
 
 func (c *Call) badRegister(a *arch.Arch, name, at string) error {
-	return c.Fault("Bad register error", at, "%s has no register %q; r and rM show what there is", a.Name, clip(name, 20))
+	return c.Fault("Bad register error", at, "%s has no register %q; r and rM show what there is", a.Name, brief.Text(name, 20))
 }
 
 // typedValue shows a register as numbers of a type, the highest first. A count

@@ -12,6 +12,7 @@ import (
 	"openkd/engine"
 	"openkd/engine/expr"
 	"openkd/image/pe"
+	"openkd/internal/brief"
 	"openkd/symbols"
 )
 
@@ -290,7 +291,7 @@ func cmdReload(c *Call) error {
 		}
 	}
 	if r.module != "" && len(bases) == 0 {
-		return fmt.Errorf("%q was not found in the image list. Name a module as lm shows it; %s=address[,size] adds one that is not listed", clip(r.module, 60), clip(r.module, 60))
+		return fmt.Errorf("%q was not found in the image list. Name a module as lm shows it; %s=address[,size] adds one that is not listed", brief.Text(r.module, 60), brief.Text(r.module, 60))
 	}
 	if set != nil {
 		e.SymbolSet().Unload(bases...)
@@ -403,7 +404,7 @@ func (c *Call) unloadSymbols(r reload) error {
 		c.Printf("Unloaded %s\n", m.Name)
 	}
 	if n == 0 {
-		return fmt.Errorf("%q was not found in the image list. Name a module as lm shows it", clip(r.module, 60))
+		return fmt.Errorf("%q was not found in the image list. Name a module as lm shows it", brief.Text(r.module, 60))
 	}
 	return nil
 }
@@ -476,9 +477,9 @@ func cmdLoadSymbols(c *Call) error {
 	}
 	switch {
 	case len(bases) == 0:
-		return fmt.Errorf("no module is called %q. Name one as lm shows it", clip(name, 60))
+		return fmt.Errorf("no module is called %q. Name one as lm shows it", brief.Text(name, 60))
 	case o.File != "" && len(bases) > 1:
-		return fmt.Errorf("%q are %d modules, and one file is given", clip(name, 60), len(bases))
+		return fmt.Errorf("%q are %d modules, and one file is given", brief.Text(name, 60), len(bases))
 	case o.File != "":
 		if err := set.Load(c.Ctx, bases[0], o); err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	"openkd/engine/expr"
 	"openkd/engine/types"
 	"openkd/image/sym"
+	"openkd/internal/brief"
 	"openkd/symbols"
 	"openkd/target"
 )
@@ -368,7 +369,7 @@ func (c *Call) noField(t types.Type, list []types.Field) error {
 	for _, f := range list {
 		names = append(names, f.Pattern)
 	}
-	return fmt.Errorf("cannot find specified field members: %s has no %s", t.C(types.Model), clip(strings.Join(names, ", "), 60))
+	return fmt.Errorf("cannot find specified field members: %s has no %s", t.C(types.Model), brief.Text(strings.Join(names, ", "), 60))
 }
 
 // isField says whether a word names a field of a type: by its first step.
@@ -538,7 +539,7 @@ func (c *Call) noType(name string, err error) error {
 		return context.Cause(c.Ctx)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "Symbol %s not found.", clip(name, 120))
+	fmt.Fprintf(&b, "Symbol %s not found.", brief.Text(name, 120))
 	set := c.S.set()
 	if set == nil {
 		return phrased(b.String() + " " + c.S.sentence(errNoSet.Error(), ""))
@@ -552,7 +553,7 @@ func (c *Call) noType(name string, err error) error {
 	case !ok && mod == "nt":
 		b.WriteString(" No modules are known yet.")
 	case !ok:
-		fmt.Fprintf(&b, " There is no module %s (lm lists them).", clip(mod, 40))
+		fmt.Fprintf(&b, " There is no module %s (lm lists them).", brief.Text(mod, 40))
 	case st.State == symbols.PDB || st.State == symbols.InImage:
 		if !st.Private {
 			b.WriteString(" The symbols are public ones.")
@@ -576,7 +577,7 @@ func (c *Call) noType(name string, err error) error {
 		if n := len(st.Tried); n > 0 {
 			b.WriteString("\nIt was looked for here:")
 			for _, t := range st.Tried[:min(n, 8)] {
-				fmt.Fprintf(&b, "\n    %s", clip(t, 300))
+				fmt.Fprintf(&b, "\n    %s", brief.Text(t, 300))
 			}
 			if n > 8 {
 				fmt.Fprintf(&b, "\n    and in %d places more", n-8)

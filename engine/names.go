@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"openkd/engine/expr"
+	"openkd/internal/brief"
 	"openkd/symbols"
 )
 
@@ -99,11 +100,11 @@ func (e *Engine) unknown(name string, err error) *expr.Unknown {
 		}
 		return &expr.Unknown{Why: why + "Write the address instead", Ambiguous: true}
 	case errors.Is(err, symbols.ErrNoModule):
-		why = fmt.Sprintf("no module is called %s (lm lists them)", clipText(mod, 40))
+		why = fmt.Sprintf("no module is called %s (lm lists them)", brief.Text(mod, 40))
 	case errors.As(err, &none):
 		why = fmt.Sprintf("%s has no symbols", none.Module)
 		if none.Err != nil {
-			why += ": " + clipText(firstLine(none.Err.Error()), 160)
+			why += ": " + brief.Text(firstLine(none.Err.Error()), 160)
 		}
 		why += fmt.Sprintf(" (!lmi %s)", none.Module)
 	case errors.Is(err, symbols.ErrNotFound) && mod != "" && set != nil:
@@ -111,7 +112,7 @@ func (e *Engine) unknown(name string, err error) *expr.Unknown {
 		if st, ok := set.Named(mod); ok && st.State == symbols.Exports {
 			why = fmt.Sprintf("%s exports nothing of that name, and its exports are all that is known of it", st.Name)
 			if st.Err != nil {
-				why += ": " + clipText(firstLine(st.Err.Error()), 160)
+				why += ": " + brief.Text(firstLine(st.Err.Error()), 160)
 			}
 		}
 	case errors.Is(err, symbols.ErrNotFound) && set != nil:
@@ -127,7 +128,7 @@ func (e *Engine) unknown(name string, err error) *expr.Unknown {
 		case in == len(all):
 			why = "no module has a symbol of that name"
 		default:
-			why = fmt.Sprintf("no symbol of that name is in the %d of %d modules whose symbols are loaded: write module!%s", in, len(all), clipText(rest, 40))
+			why = fmt.Sprintf("no symbol of that name is in the %d of %d modules whose symbols are loaded: write module!%s", in, len(all), brief.Text(rest, 40))
 		}
 	case errors.Is(err, ErrNoName) && set == nil && mod != "":
 		why = "no symbols are read in this session"
@@ -145,13 +146,6 @@ const maxMatched = 32
 func firstLine(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
 	return s
-}
-
-func clipText(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n-3], "") + "..."
 }
 
 // SourceLine finds the code of a line of source: "module!file:line", of which the
@@ -174,7 +168,7 @@ func (e *Engine) SourceLine(ctx context.Context, place, current string) (symbols
 	}
 	n, err := strconv.ParseUint(number, 0, 32)
 	if err != nil || n == 0 {
-		return symbols.Line{}, &expr.Unknown{Why: fmt.Sprintf("%q is not the number of a line: `module!file:123`, in decimal", clipText(number, 20))}
+		return symbols.Line{}, &expr.Unknown{Why: fmt.Sprintf("%q is not the number of a line: `module!file:123`, in decimal", brief.Text(number, 20))}
 	}
 	if file == "" {
 		file = current
@@ -189,9 +183,9 @@ func (e *Engine) SourceLine(ctx context.Context, place, current string) (symbols
 	case err != nil:
 		return symbols.Line{}, e.unknown(mod+"!", err)
 	case len(list) == 0 && mod == "":
-		return symbols.Line{}, &expr.Unknown{Why: fmt.Sprintf("no module whose symbols are loaded has code of line %d of %s, or of one behind it: write `module!file:line`", n, clipText(file, 60))}
+		return symbols.Line{}, &expr.Unknown{Why: fmt.Sprintf("no module whose symbols are loaded has code of line %d of %s, or of one behind it: write `module!file:line`", n, brief.Text(file, 60))}
 	case len(list) == 0:
-		return symbols.Line{}, &expr.Unknown{Why: fmt.Sprintf("%s has no code of line %d of %s, or of one behind it", mod, n, clipText(file, 60))}
+		return symbols.Line{}, &expr.Unknown{Why: fmt.Sprintf("%s has no code of line %d of %s, or of one behind it", mod, n, brief.Text(file, 60))}
 	}
 	best := list[0]
 	for _, l := range list[1:] {

@@ -12,6 +12,7 @@ import (
 
 	"openkd/engine"
 	"openkd/image/unwind"
+	"openkd/internal/brief"
 )
 
 func unwindFrom(e *engine.Engine, record []byte) (unwind.Regs, error) {
@@ -67,7 +68,7 @@ func runCommands(c *invocation, a args) (any, error) {
 		return nil, &Unwind{stop}
 	}
 	if w.over {
-		return nil, fmt.Errorf("the output of %q is longer than %d MiB", clip(a.text(0)), maxText>>20)
+		return nil, fmt.Errorf("the output of %q is longer than %d MiB", brief.Text(a.text(0), 80), maxText>>20)
 	}
 	return strings.ToValidUTF8(string(w.b), "\ufffd"), nil
 }
@@ -116,7 +117,7 @@ func dataOf(c *invocation, a args) (any, error) {
 		}
 		return call("fields", text(ty))
 	}
-	return nil, &ArgError{"data", "command", fmt.Errorf("%q has no data: lm [m pattern], k [frames], r, bl, x pattern, ln address, dt type [address], .lastevent, vertarget; run() gives the text of every command", clip(a.text(0)))}
+	return nil, &ArgError{"data", "command", fmt.Errorf("%q has no data: lm [m pattern], k [frames], r, bl, x pattern, ln address, dt type [address], .lastevent, vertarget; run() gives the text of every command", brief.Text(a.text(0), 80))}
 }
 
 func outputFuncs() []*Func {
@@ -354,7 +355,7 @@ func declare(c *invocation, a args) (any, error) {
 		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_')
 	}
 	if !ok {
-		return nil, &ArgError{"command", "name", fmt.Errorf("%q is no name of a command: letters, digits and _; a lambda needs a name", clip(name))}
+		return nil, &ArgError{"command", "name", fmt.Errorf("%q is no name of a command: letters, digits and _; a lambda needs a name", brief.Text(name, 80))}
 	}
 	help := a.text(2)
 	cmd := &scriptCommand{name: name, f: f, args: true}

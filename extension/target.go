@@ -11,6 +11,7 @@ import (
 	"openkd/engine"
 	"openkd/engine/expr"
 	"openkd/image/sym"
+	"openkd/internal/brief"
 	"openkd/symbols"
 )
 
@@ -431,7 +432,7 @@ func setBreakpoint(c *invocation, a args) (any, error) {
 		kinds := map[byte]uint8{'e': arch.HWExecute, 'w': arch.HWWrite, 'i': arch.HWIO, 'r': arch.HWAccess}
 		k, ok := kinds[t[0]]
 		if !ok || len(t) != 2 || !strings.Contains("1248", t[1:]) {
-			return nil, &ArgError{"breakpoint", "access", fmt.Errorf("%q is not e, w, r or i with 1, 2, 4 or 8", clip(t))}
+			return nil, &ArgError{"breakpoint", "access", fmt.Errorf("%q is not e, w, r or i with 1, 2, 4 or 8", brief.Text(t, 80))}
 		}
 		bp.Kind, bp.Access, bp.Len = engine.Processor, k, t[1]-'0'
 	}

@@ -13,6 +13,7 @@ import (
 	"openkd/engine"
 	"openkd/engine/types"
 	"openkd/image/sym"
+	"openkd/internal/brief"
 	"openkd/symbols"
 	"openkd/target"
 )
@@ -454,21 +455,14 @@ func (c *invocation) findType(name string) (found, error) {
 	}
 	ty, err := set.FindType(c.ctx, plain)
 	if err != nil {
-		return found{}, fmt.Errorf("type %s: %w", clip(name), err)
+		return found{}, fmt.Errorf("type %s: %w", brief.Text(name, 80), err)
 	}
 	f, err := set.File(c.ctx, ty.Base, symbols.LoadOptions{})
 	if err != nil {
-		return found{}, fmt.Errorf("type %s: %w", clip(name), err)
+		return found{}, fmt.Errorf("type %s: %w", brief.Text(name, 80), err)
 	}
 	t, err := resolve(f, ty.ID)
 	return found{f, ty.Module, ty.ID, t}, err
-}
-
-func clip(s string) string {
-	if len(s) <= 80 {
-		return s
-	}
-	return strings.ToValidUTF8(s[:77], "") + "..."
 }
 
 func typeFuncs() []*Func {
@@ -759,7 +753,7 @@ func typeNames(c *invocation, a args) (any, error) {
 	}
 	st, ok := set.Named(mod)
 	if !ok {
-		return nil, fmt.Errorf("there is no module %s", clip(mod))
+		return nil, fmt.Errorf("there is no module %s", brief.Text(mod, 80))
 	}
 	out := []any{}
 	for t, err := range set.EachType(c.ctx, st.Base, matcher(pattern)) {

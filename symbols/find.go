@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"openkd/internal/brief"
 	"openkd/internal/localdisk"
 )
 
@@ -506,20 +507,20 @@ func (s *search) follow(ptr string) (string, bool) {
 		s.say("SYMSRV", "%s - points to %s, which is not followed from a folder", ptr, redact(p.path))
 		return "", false
 	case foreign(p.path):
-		s.say("SYMSRV", "%s - points to %s, a folder of Windows that cannot be reached by that name here", ptr, clip(p.path))
+		s.say("SYMSRV", "%s - points to %s, a folder of Windows that cannot be reached by that name here", ptr, brief.Text(p.path, 80))
 		return "", false
 	}
 	path := p.path
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(filepath.Dir(ptr), path)
 	}
-	s.say("SYMSRV", "%s - points to %s", ptr, clip(path))
+	s.say("SYMSRV", "%s - points to %s", ptr, brief.Text(path, 80))
 	if err := s.f.local(path); err != nil {
 		s.say("SYMSRV", "%v, which Secure Mode does not read", err)
 		return "", false
 	}
 	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
-		s.say("SYMSRV", "%s - file not found", clip(path))
+		s.say("SYMSRV", "%s - file not found", brief.Text(path, 80))
 		return "", false
 	}
 	return path, s.fits("SYMSRV", path, false)

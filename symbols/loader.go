@@ -14,6 +14,7 @@ import (
 	"openkd/image/dwarf"
 	"openkd/image/pe"
 	"openkd/image/sym"
+	"openkd/internal/brief"
 )
 
 // loader looks for the symbols of one module, once:
@@ -141,7 +142,7 @@ func (l *loader) linked(w *Wanted, cv *pe.CodeView) bool {
 		return false
 	}
 	if st, err := os.Stat(p); err != nil || !st.Mode().IsRegular() {
-		l.say("DBGHELP", "%s - file not found", clip(p))
+		l.say("DBGHELP", "%s - file not found", brief.Text(p, 80))
 		return false
 	}
 	return l.fits(w, p)

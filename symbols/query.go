@@ -9,6 +9,7 @@ import (
 
 	"openkd/image/pe"
 	"openkd/image/sym"
+	"openkd/internal/brief"
 )
 
 // Symbol is a symbol of a module.
@@ -97,7 +98,7 @@ func (s *Set) withSymbols(ctx context.Context, name string) (*module, error) {
 	m := s.named(name)
 	s.mu.Unlock()
 	if m == nil {
-		return nil, fmt.Errorf("%w as %q; lm lists them", ErrNoModule, clip(name))
+		return nil, fmt.Errorf("%w as %q; lm lists them", ErrNoModule, brief.Text(name, 80))
 	}
 	return m, s.ensure(ctx, m, LoadOptions{})
 }
@@ -108,7 +109,7 @@ func (s *Set) withSymbols(ctx context.Context, name string) (*module, error) {
 func (s *Set) Lookup(ctx context.Context, name string) ([]Symbol, error) {
 	mod, rest := Split(name)
 	if rest == "" {
-		return nil, fmt.Errorf("%w as %q", ErrNotFound, clip(name))
+		return nil, fmt.Errorf("%w as %q", ErrNotFound, brief.Text(name, 80))
 	}
 	if mod != "" {
 		m, err := s.withSymbols(ctx, mod)
@@ -117,7 +118,7 @@ func (s *Set) Lookup(ctx context.Context, name string) ([]Symbol, error) {
 		}
 		found, err := s.lookup(ctx, m, rest)
 		if err == nil && len(found) == 0 {
-			err = fmt.Errorf("%w as %s!%s", ErrNotFound, clip(mod), clip(rest))
+			err = fmt.Errorf("%w as %s!%s", ErrNotFound, brief.Text(mod, 80), brief.Text(rest, 80))
 		}
 		return found, err
 	}
@@ -148,9 +149,9 @@ func (s *Set) notFound(name string, in int) error {
 	all := len(s.mods)
 	s.mu.Unlock()
 	if in == all {
-		return fmt.Errorf("%w as %q in any module", ErrNotFound, clip(name))
+		return fmt.Errorf("%w as %q in any module", ErrNotFound, brief.Text(name, 80))
 	}
-	return fmt.Errorf("%w as %q in the %d of %d modules whose symbols are loaded; write module!name, or load more: .reload /f", ErrNotFound, clip(name), in, all)
+	return fmt.Errorf("%w as %q in the %d of %d modules whose symbols are loaded; write module!name, or load more: .reload /f", ErrNotFound, brief.Text(name, 80), in, all)
 }
 
 // lookup finds the symbols of a name in a module.
@@ -328,7 +329,7 @@ func (s *Set) with(m *module, do func(*opened) error) error {
 func (s *Set) FindType(ctx context.Context, name string) (Type, error) {
 	mod, rest := Split(name)
 	if rest == "" {
-		return Type{}, fmt.Errorf("no such type as %q", clip(name))
+		return Type{}, fmt.Errorf("no such type as %q", brief.Text(name, 80))
 	}
 	var mods []*module
 	if mod != "" {
@@ -372,7 +373,7 @@ func (s *Set) FindType(ctx context.Context, name string) (Type, error) {
 		}
 	}
 	if mod != "" {
-		return Type{}, fmt.Errorf("%w: no type %s!%s", ErrNotFound, clip(mod), clip(rest))
+		return Type{}, fmt.Errorf("%w: no type %s!%s", ErrNotFound, brief.Text(mod, 80), brief.Text(rest, 80))
 	}
 	return Type{}, s.notFound(rest, len(mods))
 }

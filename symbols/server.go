@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"openkd/internal/brief"
 )
 
 // What a server is asked, and what comes of it. A host that does not answer is
@@ -438,7 +440,7 @@ func (f *Finder) fetchNames(ctx context.Context, s *search, srv *server, c *cach
 		return "", "", errMissing
 	case !isURL(p.path):
 		// It could be any file of ours, or make us log on at a stranger's.
-		s.say("SYMSRV", "%s - points to the file %s, which is not followed from a server; name its folder in the symbol path", redactURL(u), clip(p.path))
+		s.say("SYMSRV", "%s - points to the file %s, which is not followed from a server; name its folder in the symbol path", redactURL(u), brief.Text(p.path, 80))
 		return "", "", errMissing
 	}
 	to, err := url.Parse(p.path)

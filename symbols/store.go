@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"openkd/internal/brief"
 )
 
 // Files of a store that are not symbols.
@@ -76,7 +78,7 @@ func parsePointer(b []byte) (pointer, error) {
 		}
 		return pointer{path: rest}, nil
 	case ok && strings.EqualFold(word, "MSG"):
-		return pointer{message: clip(strings.TrimSpace(rest))}, nil
+		return pointer{message: brief.Text(strings.TrimSpace(rest), 80)}, nil
 	}
 	return pointer{path: text}, nil
 }

@@ -12,6 +12,7 @@ import (
 	"openkd/image/pdb"
 	"openkd/image/pe"
 	"openkd/image/sym"
+	"openkd/internal/brief"
 )
 
 // Openers read symbol files. They are a table so that a test can count, and so
@@ -96,7 +97,7 @@ func (w *Wanted) check() error {
 		return errors.New("a file is wanted by what is said of a PDB or by an image's headers")
 	}
 	if !plainName(w.Name) {
-		return fmt.Errorf("%q is not the name of a file", clip(w.Name))
+		return fmt.Errorf("%q is not the name of a file", brief.Text(w.Name, 80))
 	}
 	if w.Ext != "" && !plainName(w.Ext) {
 		w.Ext = ""
@@ -126,15 +127,6 @@ func plainName(s string) bool {
 	}
 	// com1 to lpt9 are devices.
 	return !(len(stem) == 4 && (stem[:3] == "com" || stem[:3] == "lpt") && stem[3] >= '0' && stem[3] <= '9')
-}
-
-// clip shortens text of others for a line of ours.
-func clip(s string) string {
-	const most = 80
-	if len(s) > most {
-		return s[:most] + "..."
-	}
-	return s
 }
 
 // MismatchError says that a file is not the one that is wanted.

@@ -21,6 +21,7 @@ import (
 	"openkd/engine/expr"
 	"openkd/engine/types"
 	"openkd/image/sym"
+	"openkd/internal/brief"
 )
 
 // Limits.
@@ -149,10 +150,7 @@ func near(s string) string {
 	if n == 0 && s != "" {
 		_, n = utf8.DecodeRuneInString(s)
 	}
-	if n > 40 {
-		return strings.ToValidUTF8(s[:37], "") + "..."
-	}
-	return strings.ToValidUTF8(s[:n], "?")
+	return brief.Text(strings.ToValidUTF8(s[:n], "?"), 40)
 }
 
 func isName(c byte) bool {

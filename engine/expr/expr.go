@@ -23,6 +23,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"openkd/internal/brief"
 )
 
 // Env answers what an expression asks for. Its methods are called on the
@@ -195,10 +197,7 @@ func near(s string) string {
 	if n == 0 && s != "" {
 		_, n = utf8.DecodeRuneInString(s)
 	}
-	if n > 40 {
-		return strings.ToValidUTF8(s[:37], "") + "..."
-	}
-	return strings.ToValidUTF8(s[:n], "?")
+	return brief.Text(strings.ToValidUTF8(s[:n], "?"), 40)
 }
 
 func (p *parser) fail(k Kind, pos int, help string, args ...any) error {
@@ -516,10 +515,7 @@ func (p *parser) unknown(at int, name string, err error) error {
 	if u.Ambiguous {
 		k = Ambiguous
 	}
-	if len(name) > 60 {
-		name = strings.ToValidUTF8(name[:57], "") + "..."
-	}
-	return &Error{Kind: k, Pos: at, Near: name, Help: u.Why}
+	return &Error{Kind: k, Pos: at, Near: brief.Text(name, 60), Help: u.Why}
 }
 
 // common x86 registers need no `@` and come before symbols.

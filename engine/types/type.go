@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"openkd/image/sym"
+	"openkd/internal/brief"
 )
 
 // Type is a type: one of a symbol file, or one that an expression made. Names of
@@ -364,7 +365,7 @@ func (t Type) Find(name string) (Type, Member, error) {
 			return ft, m, err
 		}
 	}
-	return Type{}, Member{}, fmt.Errorf("%s has no field %q", t.C(Expression), short(name))
+	return Type{}, Member{}, fmt.Errorf("%s has no field %q", t.C(Expression), brief.Text(name, 60))
 }
 
 // Path finds a field by its path, as Header.Lock or Items[2].Next, and says what
@@ -372,7 +373,7 @@ func (t Type) Find(name string) (Type, Member, error) {
 func (t Type) Path(path string) (Type, uint64, error) {
 	at := uint64(0)
 	if strings.Count(path, ".") > maxDepth {
-		return Type{}, 0, fmt.Errorf("the path %q is longer than %d fields", short(path), maxDepth)
+		return Type{}, 0, fmt.Errorf("the path %q is longer than %d fields", brief.Text(path, 60), maxDepth)
 	}
 	for step := range strings.SplitSeq(path, ".") {
 		name, index, err := splitIndex(strings.TrimSpace(step))
@@ -412,20 +413,20 @@ func splitIndex(step string) (name string, index []uint64, err error) {
 	for ok {
 		var in string
 		if in, rest, ok = strings.Cut(rest, "]"); !ok {
-			return "", nil, fmt.Errorf("%q: the index ends with ]", short(step))
+			return "", nil, fmt.Errorf("%q: the index ends with ]", brief.Text(step, 60))
 		}
 		n, err := decimal(in)
 		if err != nil {
-			return "", nil, fmt.Errorf("%q: %w", short(step), err)
+			return "", nil, fmt.Errorf("%q: %w", brief.Text(step, 60), err)
 		}
 		if index = append(index, n); len(index) > maxNested {
-			return "", nil, fmt.Errorf("%q: an array has fewer dimensions", short(step))
+			return "", nil, fmt.Errorf("%q: an array has fewer dimensions", brief.Text(step, 60))
 		}
 		if rest == "" {
 			return name, index, nil
 		}
 		if rest, ok = strings.CutPrefix(rest, "["); !ok {
-			return "", nil, fmt.Errorf("%q: something follows the index", short(step))
+			return "", nil, fmt.Errorf("%q: something follows the index", brief.Text(step, 60))
 		}
 	}
 	return name, index, nil
@@ -444,14 +445,6 @@ func decimal(s string) (uint64, error) {
 		n = n*10 + uint64(c-'0')
 	}
 	return n, nil
-}
-
-// short is a name that somebody typed, or that a file has, as messages show it.
-func short(s string) string {
-	if len(s) > 60 {
-		return s[:57] + "..."
-	}
-	return s
 }
 
 // known are types that every Windows program knows, for files that do not name

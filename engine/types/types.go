@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"openkd/image/sym"
+	"openkd/internal/brief"
 )
 
 // Bounds: a symbol file may be wrong, and a person may ask for too much.
@@ -186,7 +187,7 @@ func ParseField(pattern string, prefix bool) (Field, error) {
 			s.prefix = s.prefix && len(s.index) == 0
 		}
 		if f.steps = append(f.steps, s); len(f.steps) > maxDepth {
-			return f, fmt.Errorf("%q opens more than %d levels", short(pattern), maxDepth)
+			return f, fmt.Errorf("%q opens more than %d levels", brief.Text(pattern, 60), maxDepth)
 		}
 	}
 	return f, nil
