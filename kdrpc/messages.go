@@ -9,8 +9,7 @@ import (
 	"os/user"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
-
+	"openkd/internal/strict"
 	"openkd/kdproto"
 	"openkd/status"
 	"openkd/target"
@@ -228,34 +227,10 @@ func (r *Result) err() error {
 // Release is what this program calls itself in a hello.
 const Release = "openkd 0.1"
 
-var encMode = func() cbor.EncMode {
-	m, err := cbor.EncOptions{Sort: cbor.SortCoreDeterministic, Time: cbor.TimeRFC3339Nano, TimeTag: cbor.EncTagNone}.EncMode()
-	if err != nil {
-		panic(err) // constant options
-	}
-	return m
-}()
+// codec is how messages are written.
+var codec = strict.New(12)
 
-var decMode = func() cbor.DecMode {
-	m, err := cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 12, MaxArrayElements: 16384, MaxMapPairs: 64,
-		IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-		// What a target prints is bytes, whatever they mean.
-		UTF8: cbor.UTF8DecodeInvalid,
-	}.DecMode()
-	if err != nil {
-		panic(err) // constant options
-	}
-	return m
-}()
-
-func encode(v any) []byte {
-	b, err := encMode.Marshal(v)
-	if err != nil {
-		panic("kdrpc: " + err.Error()) // our own types always encode
-	}
-	return b
-}
+func encode(v any) []byte { return codec.Encode(v) }
 
 // items counts the heads of a body, up to a bound. A body of a byte for each
 // item unfolds to many times its size; this is looked at before it is decoded.
@@ -287,7 +262,7 @@ func decode(b []byte, v any) error {
 	if items(b, maxItems) > maxItems {
 		return protocolErrorf("%T: more than %d items", v, maxItems)
 	}
-	if err := decMode.Unmarshal(b, v); err != nil {
+	if err := codec.Decode(b, v); err != nil {
 		return protocolErrorf("%T: %v", v, err)
 	}
 	return nil

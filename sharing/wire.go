@@ -14,7 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/fxamacker/cbor/v2"
+	"openkd/internal/strict"
 )
 
 // The range of protocol versions that this release speaks.
@@ -238,34 +238,10 @@ type Entry struct {
 	Message string `cbor:"13,keyasint,omitempty"` // result: the error
 }
 
-var encMode = func() cbor.EncMode {
-	m, err := cbor.EncOptions{Sort: cbor.SortCoreDeterministic}.EncMode()
-	if err != nil {
-		panic(err) // constant options
-	}
-	return m
-}()
+// codec is how messages are written.
+var codec = strict.New(4)
 
-var decMode = func() cbor.DecMode {
-	m, err := cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 4, MaxArrayElements: 16384, MaxMapPairs: 64,
-		IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-		// What a target prints is bytes, whatever they mean.
-		UTF8: cbor.UTF8DecodeInvalid,
-	}.DecMode()
-	if err != nil {
-		panic(err) // constant options
-	}
-	return m
-}()
-
-func encode(v any) []byte {
-	b, err := encMode.Marshal(v)
-	if err != nil {
-		panic("sharing: " + err.Error()) // our own types always encode
-	}
-	return b
-}
+func encode(v any) []byte { return codec.Encode(v) }
 
 // ProtocolError says that the other side broke the protocol.
 type ProtocolError struct{ What string }
@@ -277,7 +253,7 @@ func protocolErrorf(format string, a ...any) error {
 }
 
 func decode(b []byte, v any) error {
-	if err := decMode.Unmarshal(b, v); err != nil {
+	if err := codec.Decode(b, v); err != nil {
 		return protocolErrorf("%T: %v", v, err)
 	}
 	return nil
