@@ -96,7 +96,11 @@ func (s *Session) SetSecure() []string {
 func leftOut(left []symbols.Problem) []string {
 	var out []string
 	for _, p := range left {
-		out = append(out, fmt.Sprintf("%s is left out: %v.", p.Element, p.Err))
+		why := p.Err.Error()
+		if e := new(localdisk.Error); errors.As(p.Err, &e) {
+			why = "it " + e.Why
+		}
+		out = append(out, fmt.Sprintf("%s is left out: %s.", p.Element, why))
 	}
 	return out
 }

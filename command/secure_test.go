@@ -403,6 +403,17 @@ func TestPasswordsAreNotShown(t *testing.T) {
 	}
 }
 
+// TestSymbolOptionsAtStart: -sflags turns Secure Mode on, and not off.
+func TestSymbolOptionsAtStart(t *testing.T) {
+	s, _ := offline(t)
+	if s.SetSymbolOptions(0xF0227); !s.Secure() || s.symbolFlags() != 0xF0227 {
+		t.Errorf("%x", s.symbolFlags())
+	}
+	if s.SetSymbolOptions(0); !s.Secure() || s.symbolFlags() != 0x40000 {
+		t.Errorf("%x", s.symbolFlags())
+	}
+}
+
 // TestSymbolOptions: the words of .symopt, and what they do here.
 func TestSymbolOptions(t *testing.T) {
 	s, b := offline(t)
@@ -419,6 +430,10 @@ func TestSymbolOptions(t *testing.T) {
 	}
 	if got := said(".symopt- 4"); !strings.HasPrefix(got, "Symbol options are 0x50:\n") || !s.eager() {
 		t.Errorf("%s", got)
+	}
+	s.SetSymbolOptions(0x54)
+	if s.SetSymbolOptions(0x40); s.symbolFlags() != 0x50 {
+		t.Errorf("%x", s.symbolFlags())
 	}
 	for _, bad := range []string{".symopt 100000000", ".symopt 1`00000004", ".symopt+", ".symopt- x"} {
 		if got := said(bad); !strings.Contains(got, "error") || s.symbolFlags() != 0x50 {

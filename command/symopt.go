@@ -77,6 +77,30 @@ func cmdSymbolOptions(c *Call) error {
 	return nil
 }
 
+// SetSymbolOptions sets the options of symbols as .symopt has them (-sflags).
+// Lines of source, noise and Secure Mode stay on if they are. It must be called
+// before commands run and when symbols and paths have been set; what it returns is
+// that of SetSecure.
+func (s *Session) SetSymbolOptions(flags uint32) []string {
+	s.useSymbolFlags(flags | s.symbolFlags()&(optionLines|optionDebug|optionSecure))
+	if flags&optionSecure == 0 {
+		return nil
+	}
+	return s.SetSecure()
+}
+
+// useSymbolFlags sets what does not concern Secure Mode.
+func (s *Session) useSymbolFlags(now uint32) {
+	s.source.lines = now&optionLines != 0
+	if s.Engine != nil {
+		if set := s.Engine.SymbolSet(); set != nil {
+			set.Finder().SetNoisy(now&optionDebug != 0)
+			set.SetLoose(now&optionAnything != 0)
+		}
+	}
+	s.source.flags = (now ^ defaultSymbolOptions) &^ (optionLines | optionDebug | optionSecure)
+}
+
 func (c *Call) setSymbolFlags(old, now uint32) error {
 	switch {
 	case old&^now&optionSecure != 0:
@@ -86,15 +110,7 @@ func (c *Call) setSymbolFlags(old, now uint32) error {
 			return err
 		}
 	}
-	s := &c.S.source
-	s.lines = now&optionLines != 0
-	if c.S.Engine != nil {
-		if set := c.S.Engine.SymbolSet(); set != nil {
-			set.Finder().SetNoisy(now&optionDebug != 0)
-			set.SetLoose(now&optionAnything != 0)
-		}
-	}
-	s.flags = (now ^ defaultSymbolOptions) &^ (optionLines | optionDebug | optionSecure)
+	c.S.useSymbolFlags(now)
 	for _, o := range symbolOptions {
 		if (now^old)&^optionsHere&o.flag != 0 {
 			c.Printf("SYMOPT_%s is noted, and changes nothing in this debugger.\n", o.name)

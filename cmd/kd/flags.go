@@ -49,7 +49,9 @@ type flags struct {
 	images     string   // -i
 	sources    string   // -srcpath
 	lines      bool     // -lines
-	loadAll    bool     // -s
+	symopt     *uint32  // -sflags; nil: not given
+	symoptText *string
+	loadAll    bool // -s
 
 	noColor bool // -nocolor
 }
@@ -90,6 +92,7 @@ func options() []option {
 		{[]string{"audit"}, "<file>", "append who joined and who ran what, as JSON lines", nil, func(f *flags, v string) { f.audit = v }},
 		{[]string{"noshell"}, "", "forbid .shell to everybody", func(f *flags) { f.noShell = true }, nil},
 		{[]string{"secure"}, "", "Secure Mode, for good: no commands that run programs or reach other machines, no downloads, extensions and symbols from local disks", func(f *flags) { f.secure = true }, nil},
+		{[]string{"sflags"}, "<0xn>", "options of symbols as .symopt has them, in hexadecimal; 0xB0227 if not given, 0x40000 is Secure Mode", nil, func(f *flags, v string) { f.symoptText = &v }},
 		{[]string{"passwordfile"}, "<file>", "its first line is the password for server=@{}, -server and -remote without one (else OPENKD_PASSWORD)", nil, func(f *flags, v string) { f.password = v }},
 		{[]string{"QR"}, "<machine>", "list the servers of a machine, or of the local network; goes with -json alone", nil, func(f *flags, v string) { f.servers = &v }},
 		{[]string{"keygen"}, "", "make a key for network debugging and print what to type on both sides", func(f *flags) { f.keygen = true }, nil},
@@ -232,6 +235,13 @@ func (f *flags) check() error {
 			return usageError(fmt.Sprintf("-clines %s: a number of lines from 1 to 1000000 is expected", f.clinesText))
 		}
 		f.clines = n
+	}
+	if f.symoptText != nil {
+		n, err := strconv.ParseUint(strings.TrimPrefix(strings.ToLower(*f.symoptText), "0x"), 16, 32)
+		if err != nil {
+			return usageError(fmt.Sprintf("-sflags %s: flags of 32 bits in hexadecimal are expected, as in -sflags 0xB0227", *f.symoptText))
+		}
+		f.symopt = new(uint32(n))
 	}
 	for _, text := range f.doors {
 		if _, _, err := sharing.ParseDoor(text); err != nil {

@@ -25,6 +25,8 @@ func TestParse(t *testing.T) {
 		{"/?", func(f flags) bool { return f.help }},
 		{"--version", func(f flags) bool { return f.version }},
 		{"", func(f flags) bool { return f.kernel == nil && !f.demo }},
+		{"-demo -secure -sflags 0xF0227", func(f flags) bool { return f.secure && *f.symopt == 0xF0227 }},
+		{"-SFLAGS 80000000", func(f flags) bool { return *f.symopt == 0x80000000 }},
 		{"-y srv* -k com:", func(f flags) bool { return f.symbols == "srv*" && *f.kernel == "com:" }},
 	} {
 		f, err := parse(strings.Fields(c.in))
@@ -33,16 +35,19 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for in, want := range map[string]string{
-		"com:port=x":      "takes options only",
-		"-c":              "-c needs <commands>",
-		"-loga -b":        "-loga needs <file>",
-		"-zork":           "-zork is not an option",
-		"-kl":             "-kl",
-		"-demo -k com:":   "does not go with it",
-		"-json -noio":     "forbids",
-		"-":               "not an option",
-		"-bk com:port=a":  "-bk is not an option",
-		"-password sesam": "belongs into the transport",
+		"com:port=x":        "takes options only",
+		"-c":                "-c needs <commands>",
+		"-loga -b":          "-loga needs <file>",
+		"-zork":             "-zork is not an option",
+		"-kl":               "-kl",
+		"-demo -k com:":     "does not go with it",
+		"-json -noio":       "forbids",
+		"-sflags":           "-sflags needs <0xn>",
+		"-sflags 4g":        "in hexadecimal",
+		"-sflags 100000000": "in hexadecimal",
+		"-":                 "not an option",
+		"-bk com:port=a":    "-bk is not an option",
+		"-password sesam":   "belongs into the transport",
 	} {
 		_, err := parse(strings.Fields(in))
 		var u usageError

@@ -171,10 +171,15 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	set := files.use(e, s)
 	defer set.Close()
+	var notes []string
+	if f.symopt != nil {
+		notes = s.SetSymbolOptions(*f.symopt)
+	}
 	if f.secure {
-		for _, note := range s.SetSecure() {
-			fmt.Fprintln(text, note)
-		}
+		notes = append(notes, s.SetSecure()...)
+	}
+	for _, note := range notes {
+		fmt.Fprintln(text, note)
 	}
 	if f.loadAll {
 		f.commands = append([]string{"ld *"}, f.commands...)
