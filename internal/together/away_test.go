@@ -75,7 +75,7 @@ func TestAway(t *testing.T) {
 	ann, prog := join("ann", false, 0), join("prog", true, 0)
 	ann.typed(".echo ann-0")
 	prog.typed(`{"id":0,"command":".echo prog-0"}`)
-	if !s.done(".echo ann-0") || !s.done(".echo prog-0") || !prog.out.has(t, `"type":"result"`) || !ann.out.has(t, "prog-0\n") {
+	if !s.done(".echo ann-0") || !s.done(".echo prog-0") || !prog.out.has(t, `"type":"result"`) || !prog.out.has(t, `"command":".echo ann-0","event":"done"`) || !ann.out.has(t, "prog-0\n") {
 		return
 	}
 	var open []func()
@@ -139,5 +139,33 @@ func TestAway(t *testing.T) {
 		t.Errorf("ben saw %d lines of the history and is told %q", n, m)
 	} else if before, _ := strconv.Atoi(m[0][1]); before+n < flood || before+n > flood+60 {
 		t.Errorf("ben is told that %d lines came before the %d of %d that he saw", before, n, flood)
+	}
+}
+
+// TestPromptAgain: whatever comes between a prompt and what is typed at it, the
+// prompt is shown again below.
+func TestPromptAgain(t *testing.T) {
+	s := begin(t, sharing.Options{}, nil)
+	join := func(name string, readOnly bool) *visitor {
+		w := s.through("tcp", readOnly, 0, nil)
+		return visit(t, sharing.ClientOptions{Name: name, Where: "tcp", Dial: w.dial}, false)
+	}
+	ann, eve := join("ann", false), join("eve", true)
+	s.out.slow.Store(true)
+	ann.out.slow.Store(true)
+	if !ann.out.has(t, "eve (tcp") {
+		return
+	}
+	for i := range 30 {
+		said := fmt.Sprintf("[eve] %d\n", i)
+		eve.typed(fmt.Sprintf(".echo %d", i))
+		for _, x := range []*text{s.out, ann.out} {
+			if !x.until(t, "the prompt below "+said, func(x string) bool {
+				_, below, ok := strings.Cut(x, said)
+				return ok && strings.HasSuffix(below, "kd> ")
+			}) {
+				return
+			}
+		}
 	}
 }

@@ -20,14 +20,16 @@ type fate struct {
 type fateKind int
 
 const (
-	lasts    fateKind = iota
-	downCut           // after so many bytes to the client, wherever in a frame that is
-	upCut             // after so many bytes from the client
-	askedCut          // the server has got a piece that the client sent late, and the client no answer
+	lasts     fateKind = iota
+	downCut            // after so many bytes to the client, wherever in a frame that is
+	upCut              // after so many bytes from the client
+	askedCut           // the server has got a piece that the client sent late, and the client no answer
+	askedLost          // in the middle of such a piece: the server has nothing of it to go by
+	silent             // after so many bytes to the client, nothing comes through any more, and nobody hangs up
 )
 
 func (k fateKind) String() string {
-	return [...]string{"lasts", "breaks towards the client", "breaks towards the server", "breaks before the answer"}[k]
+	return [...]string{"lasts", "breaks towards the client", "breaks towards the server", "breaks before the answer", "breaks before the question", "falls silent"}[k]
 }
 
 // settled is how many bytes have come to a client that is past its handshake
@@ -36,19 +38,21 @@ const settled = 6000
 
 // plan draws the fates of the connections of one client, the first one so that
 // it gets in.
-func plan(seed uint64, cuts int) []fate {
+func plan(seed uint64, cuts int, door string) []fate {
 	r := rand.New(rand.NewPCG(seed, 21))
 	var p []fate
 	for i := range cuts {
-		f := fate{kind: fateKind(1 + r.IntN(3)), hard: r.IntN(2) == 0}
+		f := fate{kind: fateKind(1 + r.IntN(4)), hard: r.IntN(2) == 0}
 		switch {
-		case i == 0 && f.kind != askedCut:
+		case door == "silent":
+			f = fate{kind: silent, after: settled + r.IntN(4000)}
+		case i == 0 && f.kind < askedCut:
 			f = fate{kind: downCut, after: settled + r.IntN(4000)}
 		case f.kind == downCut:
 			f.after = 1 + r.IntN(8000)
 		case f.kind == upCut:
 			f.after = 1 + r.IntN(2500)
-		case f.kind == askedCut:
+		default:
 			f.after = 1 + r.IntN(2)
 		}
 		p = append(p, f)
@@ -136,6 +140,19 @@ func (l *badLine) carry(near net.Conn) {
 	down, asked, over := 0, 0, false
 	var drained chan struct{}
 	end := func(fired bool) {
+		if f.kind == silent {
+			mu.Lock()
+			quiet := over
+			mu.Unlock()
+			if quiet && fired {
+				l.mu.Lock()
+				l.cut[f.kind]++
+				l.mu.Unlock()
+			}
+			if quiet && l.ctx.Err() == nil {
+				return // each side finds out by itself
+			}
+		}
 		once.Do(func() {
 			close(broken)
 			if fired {
@@ -175,7 +192,7 @@ func (l *badLine) carry(near net.Conn) {
 		defer func() { over = last }()
 		if !up {
 			down += n
-			if f.kind == downCut && down >= f.after {
+			if (f.kind == downCut || f.kind == silent) && down >= f.after {
 				return n - (down - f.after), true
 			}
 			return n, false
@@ -186,9 +203,12 @@ func (l *badLine) carry(near net.Conn) {
 			if f.after <= 0 {
 				return n + f.after, true
 			}
-		case askedCut:
+		case askedCut, askedLost:
 			if down >= settled {
 				asked++
+			}
+			if asked >= f.after && f.kind == askedLost {
+				return n / 2, true
 			}
 			return n, asked >= f.after
 		}

@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +30,7 @@ import (
 	"openkd/sim"
 	"openkd/target"
 	"openkd/transport"
+	"openkd/transport/certs"
 )
 
 // patience bounds every wait; nothing comes near it.
@@ -40,6 +43,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	os.Setenv(rundir.Env, dir)
+	os.Setenv(certs.EnvUserDir, filepath.Join(dir, "certs"))
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		os.RemoveAll(dir)
 		os.Exit(code)
@@ -48,6 +52,8 @@ func TestMain(m *testing.M) {
 
 // text collects what somebody is shown, or what is logged.
 type text struct {
+	slow atomic.Bool // what is no prompt takes its time
+
 	mu   sync.Mutex
 	b    bytes.Buffer
 	more chan struct{}
@@ -56,6 +62,9 @@ type text struct {
 func newText() *text { return &text{more: make(chan struct{}, 1)} }
 
 func (x *text) Write(p []byte) (int, error) {
+	if x.slow.Load() && !bytes.HasSuffix(p, []byte("kd> ")) {
+		time.Sleep(2 * time.Millisecond)
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.b.Write(p)
@@ -179,7 +188,7 @@ func begin(t testing.TB, o sharing.Options, told func(s *session, e sharing.Entr
 	if !s.out.until(t, "the first prompt", func(x string) bool { return strings.HasSuffix(x, "kd> ") }) {
 		t.FailNow()
 	}
-	s.beside = s.watch()
+	s.beside = s.watch(o.Timeouts)
 	return s
 }
 
@@ -195,9 +204,9 @@ func (s *session) end() {
 }
 
 // watch notes the log as it grows.
-func (s *session) watch() *sharing.Client {
+func (s *session) watch(times sharing.Timeouts) *sharing.Client {
 	s.t.Helper()
-	c, err := sharing.Join(context.Background(), sharing.ClientOptions{Name: "the test", Dial: func(context.Context) (net.Conn, error) {
+	c, err := sharing.Join(context.Background(), sharing.ClientOptions{Name: "the test", Timeouts: times, Retry: time.Millisecond, Dial: func(context.Context) (net.Conn, error) {
 		here, there := net.Pipe()
 		go s.hub.Serve(context.Background(), there, sharing.Via{})
 		return here, nil
@@ -212,7 +221,12 @@ type watcher struct{ s *session }
 
 func (w watcher) Joined(sharing.Session)           {}
 func (w watcher) Reply(uint64, bool, bool, string) {}
-func (w watcher) Link(text string)                 { w.s.t.Errorf("the one beside the hub: %s", text) }
+
+func (w watcher) Link(text string) {
+	if strings.Contains(text, "missing") {
+		w.s.t.Errorf("the one beside the hub: %s", text)
+	}
+}
 
 func (w watcher) Entry(e sharing.Entry, _ uint64) {
 	s := w.s

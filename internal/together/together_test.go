@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"openkd/sharing"
 	"openkd/transport"
 	"openkd/transport/carrier"
+	"openkd/transport/certs"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "play the broken lines of this seed only")
@@ -33,6 +35,16 @@ func (s *session) openDoor(t connstr.Transport, readOnly bool) connstr.Transport
 
 var pipes atomic.Int32
 
+// certificate makes a certificate, once, and returns its thumbprint, by which
+// the server finds it and the client knows it.
+var certificate = sync.OnceValue(func() string {
+	m, err := certs.Make(os.Getenv(certs.EnvUserDir), "together", "lab.example", nil, time.Now(), time.Hour)
+	if err != nil {
+		panic(err)
+	}
+	return m.Thumbprint
+})
+
 // through makes a way through a door of its own, over a bad line.
 func (s *session) through(door string, readOnly bool, delay time.Duration, plan []fate) way {
 	s.t.Helper()
@@ -48,21 +60,30 @@ func (s *session) through(door string, readOnly bool, delay time.Duration, plan 
 	}
 	here := connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: connstr.AnyPort}
 	switch door {
-	case "tcp":
-		d := s.openDoor(here, readOnly)
+	case "tcp", "silent", "ssl":
+		there := here
+		if door == "ssl" {
+			there.Proto, there.Secure, there.CertUser = "ssl", "tls13", certificate()
+		}
+		d := s.openDoor(there, readOnly)
 		d.Server = "127.0.0.1"
 		ln := listen(here)
+		there.Port = ln.Transport().Port
 		l := newBadLine(s.t, ln, delay, plan, false, to(d))
-		return way{dial: dialler(ln.Transport()), name: "tcp", line: l}
-	case "npipe":
-		name := fmt.Sprintf("together%d", pipes.Add(1))
-		d := s.openDoor(connstr.Transport{Proto: "npipe", Pipe: name + "s"}, readOnly)
+		return way{dial: dialler(there), name: door, line: l}
+	case "npipe", "spipe":
+		near := connstr.Transport{Proto: door, Pipe: fmt.Sprintf("together%d", pipes.Add(1))}
+		if door == "spipe" {
+			near.Secure, near.CertUser = "tls13", certificate()
+		}
+		far := near
+		far.Pipe += "s"
+		d := s.openDoor(far, readOnly)
 		d.Server = "localhost"
-		near := connstr.Transport{Proto: "npipe", Pipe: name + "c"}
 		ln := listen(near)
 		near.Server = "localhost"
 		l := newBadLine(s.t, ln, delay, plan, false, to(d))
-		return way{dial: dialler(near), name: "npipe", line: l}
+		return way{dial: dialler(near), name: door, line: l}
 	case "reverse":
 		// The client waits; the session connects out to the line, and the line to
 		// the client, at whatever port it waits.
@@ -108,13 +129,18 @@ func (s *session) through(door string, readOnly bool, delay time.Duration, plan 
 func TestBroken(t *testing.T) {
 	var wg sync.WaitGroup // they wait more than they work: all at once
 	defer wg.Wait()
-	for _, door := range []string{"tcp", "npipe", "reverse"} {
+	for _, door := range []string{"tcp", "npipe", "reverse", "ssl", "spipe", "silent"} {
 		seeds, cuts, delay := 3, 6, 50*time.Millisecond
-		if door == "reverse" {
+		switch door {
+		case "reverse":
 			cuts = 3 // the session waits longer each time before it tries again
+		case "ssl", "spipe": // with a certificate that is known
+			seeds, cuts = 1, 4
+		case "silent": // lines that are not closed, but dead
+			seeds, cuts = 1, 2
 		}
 		if testing.Short() {
-			seeds, delay, cuts = 1, 10*time.Millisecond, 3
+			seeds, delay, cuts = 1, 10*time.Millisecond, min(cuts, 3)
 		}
 		for i := range seeds {
 			seed := uint64(i + 1)
@@ -132,7 +158,11 @@ func TestBroken(t *testing.T) {
 
 func broken(t *testing.T, door string, seed uint64, cuts int, delay time.Duration) {
 	const n = 8 // commands of each
-	s := begin(t, sharing.Options{}, func(s *session, e sharing.Entry) {
+	var times sharing.Timeouts
+	if door == "silent" {
+		times.Ping, times.Dead = 300*time.Millisecond, 1500*time.Millisecond
+	}
+	s := begin(t, sharing.Options{Timeouts: times}, func(s *session, e sharing.Entry) {
 		// A target that was let go prints, and stops unless somebody else is to
 		// stop it.
 		id, rest, _ := strings.Cut(strings.TrimPrefix(e.Text, ".echo "), ";")
@@ -148,9 +178,9 @@ func broken(t *testing.T, door string, seed uint64, cuts int, delay time.Duratio
 	})
 	var lines []*badLine
 	join := func(name string, k uint64, readOnly, js bool) *visitor {
-		w := s.through(door, readOnly, delay, plan(seed*10+k, cuts))
+		w := s.through(door, readOnly, delay, plan(seed*10+k, cuts, door))
 		lines = append(lines, w.line)
-		return visit(t, sharing.ClientOptions{Name: name, Where: w.name, Dial: w.dial, Retry: time.Millisecond}, js)
+		return visit(t, sharing.ClientOptions{Name: name, Where: w.name, Dial: w.dial, Retry: time.Millisecond, Timeouts: times}, js)
 	}
 	ann, eve, prog := join("ann", 1, false, false), join("eve", 2, true, false), join("prog", 3, false, true)
 
