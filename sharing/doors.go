@@ -12,6 +12,7 @@ import (
 
 	"openkd/connstr"
 	"openkd/discovery"
+	"openkd/internal/localdisk"
 	"openkd/transport"
 	"openkd/transport/comline"
 )
@@ -93,6 +94,12 @@ func (h *Hub) OpenDoor(ctx context.Context, t connstr.Transport, readOnly bool) 
 		h.mu.Unlock()
 		return "", fmt.Errorf("there are %d doors already; .endsrv closes one", maxDoors)
 	}
+	if h.secure {
+		if err := here(t); err != nil {
+			h.mu.Unlock()
+			return "", err
+		}
+	}
 	ds.opening++
 	ds.once.Do(func() {
 		ds.limiter, ds.lines = transport.NewLimiter(transport.Guesses{}), new(comline.Lines)
@@ -138,6 +145,18 @@ func (h *Hub) OpenDoor(ctx context.Context, t connstr.Transport, readOnly bool) 
 		answer += h.o.Firewall(ctx, ln.Transport()) + "\n"
 	}
 	return answer, nil
+}
+
+// here says that a door takes nothing from another machine, for Secure Mode: the
+// files of certificates, and a serial port that is none.
+func here(t connstr.Transport) error {
+	for _, name := range append(strings.Split(t.ClientCA, ";"), t.ComPort) {
+		err := localdisk.Named(strings.TrimSpace(name))
+		if e := new(localdisk.Error); errors.As(err, &e) && !(e.Device && name == t.ComPort) {
+			return fmt.Errorf("%w, and Secure Mode reaches none", err)
+		}
+	}
+	return nil
 }
 
 // accept serves who comes through a door.

@@ -1,8 +1,11 @@
 package sharing
 
 import (
+	"runtime"
 	"strings"
 	"testing"
+
+	"openkd/connstr"
 )
 
 func TestMasked(t *testing.T) {
@@ -57,4 +60,24 @@ func FuzzMasked(f *testing.F) {
 			t.Errorf("%q grew to %q", before+after, got)
 		}
 	})
+}
+
+// TestHere: doors in Secure Mode read nothing of other machines; elsewhere than on
+// Windows no name leads there.
+func TestHere(t *testing.T) {
+	for _, d := range []struct {
+		t   connstr.Transport
+		bad bool
+	}{
+		{connstr.Transport{Proto: "tcp"}, false},
+		{connstr.Transport{Proto: "com", ComPort: `\\.\com2`}, false},
+		{connstr.Transport{Proto: "com", ComPort: `\\box\share\com2`}, true},
+		{connstr.Transport{Proto: "ssl", ClientCA: `c:\ca.pem`}, false},
+		{connstr.Transport{Proto: "ssl", ClientCA: `c:\ca.pem; \\box\share\ca.pem`}, true},
+		{connstr.Transport{Proto: "ssl", ClientCA: `\\.\pipe\x`}, true},
+	} {
+		if err := here(d.t); (err != nil) != (d.bad && runtime.GOOS == "windows") {
+			t.Errorf("%+v: %v", d.t, err)
+		}
+	}
 }

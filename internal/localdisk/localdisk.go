@@ -25,6 +25,8 @@ import (
 type Error struct {
 	Path string
 	Why  string
+	// Device: it names a device or a pipe of this machine, as \\.\com2 does.
+	Device bool
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s %s", e.Path, e.Why) }
@@ -38,13 +40,13 @@ func Check(path string) error {
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return &Error{path, "is no path: " + err.Error()}
+		return &Error{Path: path, Why: "is no path: " + err.Error()}
 	}
 	if err := Named(abs); err != nil { // the working folder may be a share
-		return &Error{path, err.(*Error).Why}
+		return &Error{Path: path, Why: err.(*Error).Why}
 	}
 	if why := onDisk(nearest(abs)); why != "" {
-		return &Error{path, why}
+		return &Error{Path: path, Why: why}
 	}
 	return nil
 }
@@ -57,10 +59,16 @@ func Named(path string) error {
 		return nil // there is no such name
 	}
 	if why := named(path); why != "" {
-		return &Error{path, why}
+		return &Error{Path: path, Why: why, Device: why == device}
 	}
 	return nil
 }
+
+// What a path of Windows names.
+const (
+	elsewhere = "is on another machine"
+	device    = "names a device"
+)
 
 // named is Named for a path of Windows: "" for a file here.
 func named(path string) string {
@@ -73,11 +81,11 @@ func named(path string) string {
 		case drive, strings.HasPrefix(low, "volume{"):
 			return ""
 		case strings.HasPrefix(low, `unc\`):
-			return "is on another machine"
+			return elsewhere
 		}
-		return "names a device"
+		return device
 	case strings.HasPrefix(p, `\\`):
-		return "is on another machine"
+		return elsewhere
 	}
 	return ""
 }

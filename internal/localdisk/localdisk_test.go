@@ -10,7 +10,7 @@ import (
 
 // TestNamed: what a path of Windows names, on every system.
 func TestNamed(t *testing.T) {
-	const there, device = "is on another machine", "names a device"
+	const there = elsewhere
 	for path, want := range map[string]string{
 		`C:\x`: "", `c:/x`: "", `x`: "", `..\x`: "", `\x`: "", `/x`: "", `C:x`: "", "": "",
 		`\\host\share`: there, `//host/share`: there, `\/host\share`: there, `/\host/share`: there, `\\host`: there, `\\`: there,

@@ -43,7 +43,7 @@ var may = map[string][]string{
 	"status/metrics":          {"status"},
 	"kdrpc":                   {"internal/strict", "kdproto", "link", "status", "target", "transport"},
 	"repeater":                {"connstr", "transport/carrier", "transport/comline"},
-	"sharing":                 {"internal/strict", "connstr", "discovery", "transport", "transport/comline"},
+	"sharing":                 {"internal/localdisk", "internal/strict", "connstr", "discovery", "transport", "transport/comline"},
 	"relay":                   {"sharing"},
 	"server":                  {"kdproto", "connstr", "link", "link/kdcom", "link/kdnet", "link/line", "target", "transport", "kdrpc", "status"},
 	"image/pe":                {"kdproto"},
