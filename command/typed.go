@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -14,14 +15,16 @@ import (
 	"openkd/engine/expr"
 	"openkd/engine/types"
 	"openkd/image/sym"
+	"openkd/internal/brief"
 	"openkd/symbols"
+	"openkd/target"
 )
 
 func typedCommands() []*Command {
 	f := "Types"
 	return []*Command{
 		{Names: []string{"??"}, Family: f, NoTarget: true, Run: cmdTyped, Summary: "evaluate a C++ expression: casts, fields, pointers, sizeof, #FIELD_OFFSET, assignments", Usage: "?? expression", Example: "?? ((nt!_EPROCESS*)@$proc)->UniqueProcessId"},
-		{Names: []string{"dx"}, Family: f, Run: cmdNatural, Summary: "show a value and its fields: -r<n> levels; behind a comma x d o b en c s sb su sub ! or a number of elements, as 4 or [4]x; @$curprocess and @$curthread have a KernelObject",
+		{Names: []string{"dx"}, Family: f, Run: cmdNatural, Summary: "show a value and its fields: -r<n> levels; behind a comma x d o b en c s sb su sub ! or a number of elements, as 4 or [4]x; @$curprocess and @$curthread have a KernelObject; lists by FromListEntry",
 			Usage: "dx [-r<n>] [-n] [-v] expression[,format]", Example: "dx -r2 (*((nt!_LIST_ENTRY *)&nt!PsActiveProcessHead))"},
 		{Names: []string{".expr"}, Family: f, NoTarget: true, Run: cmdExpr, Summary: "show or choose the expression evaluator", Usage: ".expr [/q] [/s masm|c++]", Example: ".expr /s c++"},
 	}
@@ -892,6 +895,113 @@ func (c *Call) dxObject(text string, o types.Natural) (bool, error) {
 	return false, nil
 }
 
+// dxFromList is how lists of the kernel are shown in the words of dx.
+var dxFromList = regexp.MustCompile(`(?is)^debugger\.utility\.collections\.fromlistentry\s*\((.*?),\s*"([^"]+)"\s*,\s*"([^"]+)"\s*\)\s*(.*)$`)
+
+// dxSelect is what may stand behind: what to show of each element.
+var dxSelect = regexp.MustCompile(`(?is)^\.select\s*\(\s*([a-z_]\w*)\s*=>\s*(.*)\)$`)
+
+// dxList shows a list, "" then, or returns the expression for one of its elements.
+// What is no list comes back as it is.
+func (c *Call) dxList(args, text string, o types.Natural) (string, error) {
+	m := dxFromList.FindStringSubmatch(text)
+	if m == nil {
+		return text, nil
+	}
+	head, typeName, field, rest := strings.TrimSpace(m[1]), m[2], m[3], strings.TrimSpace(m[4])
+	t, ok, err := cexpr.Type(typeName, cppEnv{c.Ctx, c.S})
+	if err != nil {
+		return "", err
+	}
+	if !ok || !t.HasMembers() {
+		return "", c.Fault("Couldn't resolve error", args, "no structure of the name %s is known", brief.Text(typeName, 60))
+	}
+	ch, err := findChain(t, field)
+	if err != nil {
+		return "", err
+	}
+	v, err := c.evalTyped(head)
+	if err != nil {
+		return "", err
+	}
+	start := v.Addr
+	if !v.InMemory || v.Type.Kind == sym.Pointer {
+		if start, err = cexpr.Uint(v, cppEnv{c.Ctx, c.S}); err != nil {
+			return "", err
+		}
+	}
+	// The head is no element.
+	nodes, why, err := c.S.nodesOf(c.Ctx, c.S.canon(start-ch.base), ch, target.MaxNodes, nil)
+	if err != nil {
+		return "", err
+	}
+	nodes = nodes[1:]
+	element := func(n int, of string) (string, error) {
+		if n < 0 || n >= len(nodes) {
+			return "", c.Fault("Range error", args, "the list has 0x%x elements", len(nodes))
+		}
+		return fmt.Sprintf("(*(%s *)0x%x)%s", typeName, nodes[n], of), nil
+	}
+	low := strings.ToLower(rest)
+	sel := dxSelect.FindStringSubmatch(rest)
+	switch {
+	case strings.HasPrefix(rest, "["):
+		in, of, ok := strings.Cut(rest[1:], "]")
+		n, err := strconv.ParseUint(strings.TrimSpace(in), 0, 31)
+		if !ok || err != nil {
+			return "", c.Fault("Syntax error", args, "the number of an element is expected between [ and ]")
+		}
+		return element(int(n), of)
+	case strings.HasPrefix(low, ".first()"):
+		return element(0, rest[len(".first()"):])
+	case low == ".count()":
+		c.Printf("%s%s : 0x%x\n", args, strings.Repeat(" ", 16), len(nodes))
+		return "", nil
+	case rest != "" && sel == nil:
+		return text, nil
+	}
+	var word *regexp.Regexp // what stands for the element, where it is no field
+	if sel != nil {
+		word = regexp.MustCompile(`(^|[^\w.>!$@])` + sel[1] + `\b`)
+	}
+	items := make([]types.Item, len(nodes))
+	for i, at := range nodes {
+		items[i] = types.Item{Name: fmt.Sprintf("[0x%x]", i), Type: t, Addr: at}
+		if sel != nil {
+			if c.Ctx.Err() != nil {
+				return "", context.Cause(c.Ctx)
+			}
+			one, _ := element(i, "")
+			v, err := c.evalTyped(word.ReplaceAllString(sel[2], "${1}"+one))
+			if err != nil {
+				return "", err
+			}
+			if !v.InMemory {
+				return "", c.Fault("Operand error", args, "Select shows what lies in memory here, as p => p.ImageFileName")
+			}
+			items[i].Type, items[i].Addr = v.Type, v.Addr
+		}
+	}
+	err = c.gather(func(w *bytes.Buffer, m types.Memory) error {
+		o.Memory = m
+		w.WriteString(args + "\n")
+		for line, err := range c.printer(t).NaturalList(c.Ctx, items, o) {
+			if err != nil {
+				return err
+			}
+			w.WriteString(line + "\n")
+			if w.Len() > maxOutput {
+				return types.ErrTooMuch
+			}
+		}
+		return nil
+	})
+	if err == nil && why != "" {
+		err = errors.New(why)
+	}
+	return "", err
+}
+
 // cmdNatural is dx.
 func cmdNatural(c *Call) error {
 	o := types.Natural{Depth: 1}
@@ -948,11 +1058,15 @@ func cmdNatural(c *Call) error {
 		}
 		text = strings.TrimSpace(text[:i])
 	}
-	if ok, err := c.dxObject(text, o); ok || err != nil {
+	ok, err := c.dxObject(text, o)
+	if ok || err != nil {
 		return err
 	}
-	if text = dxKernel(text); objectModel(text) {
-		return phrased("Error: dx shows values and their fields; the debugger's object model (Debugger, LINQ) is not there, but for KernelObject, Id and Name of @$curprocess and @$curthread. lm, k, dt and scripts (.scriptload) tell what it would")
+	if text, err = c.dxList(args, dxKernel(text), o); text == "" || err != nil {
+		return err
+	}
+	if objectModel(text) {
+		return phrased("Error: dx shows values and their fields; the debugger's object model (Debugger, LINQ) is not there, but for KernelObject, Id and Name of @$curprocess and @$curthread, and lists by Debugger.Utility.Collections.FromListEntry, with [n], Count(), First() and Select(p => p.field) behind. lm, k, dt and scripts (.scriptload) tell what it would")
 	}
 	v, err := c.evalTyped(text)
 	if err != nil {

@@ -206,6 +206,33 @@ func (p *Printer) NaturalRows(ctx context.Context, t Type, o Natural) iter.Seq2[
 	}
 }
 
+// Item is a value in memory with what stands for it in a list.
+type Item struct {
+	Name string
+	Type Type
+	Addr uint64
+}
+
+// NaturalList shows values one below the other, as dx shows what is in a
+// collection.
+func (p *Printer) NaturalList(ctx context.Context, items []Item, o Natural) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		n := &naturalWalk{p: p, o: &o, w: &walk{ctx: ctx, o: &Options{Memory: o.Memory}}, yield: yield}
+		for _, it := range items {
+			if o.Depth == 0 {
+				return
+			}
+			data := n.w.read(it.Addr, min(need(it.Type), maxValue))
+			if err := n.one("    ", it.Name, it.Type, 1, it.Addr, data); err != nil {
+				if !errors.Is(err, errStopped) {
+					yield("", err)
+				}
+				return
+			}
+		}
+	}
+}
+
 type naturalWalk struct {
 	p     *Printer
 	o     *Natural
