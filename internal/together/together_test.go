@@ -137,7 +137,9 @@ func TestBroken(t *testing.T) {
 		case "ssl", "spipe": // with a certificate that is known
 			seeds, cuts = 1, 4
 		case "silent": // lines that are not closed, but dead
-			seeds, cuts = 1, 2
+			if seeds, cuts = 1, 1; testing.Short() {
+				continue
+			}
 		}
 		if testing.Short() {
 			seeds, delay, cuts = 1, 10*time.Millisecond, min(cuts, 3)
@@ -160,7 +162,8 @@ func broken(t *testing.T, door string, seed uint64, cuts int, delay time.Duratio
 	const n = 8 // commands of each
 	var times sharing.Timeouts
 	if door == "silent" {
-		times.Ping, times.Dead = 300*time.Millisecond, 1500*time.Millisecond
+		// Long enough for a busy machine, which else does nothing but connect.
+		times.Ping, times.Dead = 500*time.Millisecond, 4*time.Second
 	}
 	s := begin(t, sharing.Options{Timeouts: times}, func(s *session, e sharing.Entry) {
 		// A target that was let go prints, and stops unless somebody else is to
