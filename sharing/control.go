@@ -174,12 +174,12 @@ func (h *Hub) MayType(who Person) string {
 }
 
 // PromptMark is what stands before the prompt: who holds the keyboard, if that
-// is wanted.
+// is wanted. It is not to be taken for who has typed a line, [name].
 func (h *Hub) PromptMark() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if k := &h.keyboard; k.held && k.show {
-		return "[" + k.holder.String() + "] "
+		return "[keyboard: " + k.holder.String() + "] "
 	}
 	return ""
 }

@@ -647,7 +647,7 @@ func TestKeyboard(t *testing.T) {
 		t.Error("the server's console may type")
 	}
 	say(ben, ".keyboard show", "true true ")
-	if m := p.h.PromptMark(); m != "[ben] " {
+	if m := p.h.PromptMark(); m != "[keyboard: ben] " {
 		t.Errorf("the prompt shows %q", m)
 	}
 	mu.Lock()
