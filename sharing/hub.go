@@ -86,6 +86,7 @@ const (
 	maxQueue   = 256 // lines of one client that wait
 	maxReplies = 512 // remembered for one client
 	maxLocal   = 1 << 14
+	maxHeld    = 256 // notices before there is a host
 )
 
 // participant is one client, over all its connections.
@@ -120,6 +121,7 @@ type Hub struct {
 
 	mu       sync.Mutex
 	host     Host
+	held     []Entry // notices that wait for a host
 	log      *entryLog
 	actor    uint32 // who typed the last command
 	parts    map[uint32]*participant
@@ -213,11 +215,15 @@ func (h *Hub) Secure() bool {
 	return h.secure
 }
 
-// Attach tells who is shared.
+// Attach tells who is shared. What there was to announce before is announced.
 func (h *Hub) Attach(host Host) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.host = host
+	held := h.held
+	h.host, h.held = host, nil
+	h.mu.Unlock()
+	for _, e := range held {
+		host.Announce(e)
+	}
 }
 
 // Append adds an entry to the log and gives it to everybody.
@@ -416,9 +422,13 @@ func (h *Hub) announce(e Entry) {
 	e.Kind = EntryNotice
 	h.mu.Lock()
 	host, closed := h.host, h.closed
+	hold := host == nil && len(h.held) < maxHeld
+	if hold && !closed {
+		h.held = append(h.held, e)
+	}
 	h.mu.Unlock()
 	switch {
-	case closed:
+	case closed, hold: // doors may be open before the program has its console
 	case host != nil:
 		host.Announce(e)
 	default:
@@ -687,7 +697,7 @@ func (h *Hub) chat(p *participant, text string, readOnly bool) bool {
 	if !readOnly || !strings.EqualFold(word, ".echo") {
 		return false
 	}
-	h.announce(Entry{From: p.ID, Who: p.Name, Name: "chat", Text: fmt.Sprintf("[%s] %s\n", p.Name, clip(rest, 4096))})
+	h.announce(Entry{From: p.ID, Who: p.Name, Name: "chat", Text: fmt.Sprintf("[%s] %s\n", p.Name, clip(Shown(rest), 4096))})
 	return true
 }
 
