@@ -100,6 +100,9 @@ type room struct {
 // house reads every package of the project.
 func house(t *testing.T) map[string]*room {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("it reads the sources, which are the same for the race detector")
+	}
 	root := "../.."
 	rooms := map[string]*room{}
 	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
