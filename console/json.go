@@ -62,7 +62,28 @@ func (j *jsonOut) putLocked(v map[string]any) {
 		b.Reset()
 		e.Encode(map[string]any{"type": "error", "message": err.Error()})
 	}
-	j.out.Write(b.Bytes())
+	j.out.Write(noControls(b.Bytes()))
+}
+
+// noControls writes DEL and C1 controls as JSON's escapes, which the encoder
+// leaves as they are: on a terminal they would act.
+func noControls(b []byte) []byte {
+	if bytes.IndexByte(b, 0x7f) < 0 && bytes.IndexByte(b, 0xc2) < 0 {
+		return b
+	}
+	out := make([]byte, 0, len(b)+32)
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == 0x7f:
+			out = append(out, `\u007f`...)
+		case c == 0xc2 && i+1 < len(b) && b[i+1] < 0xa0: // strings are valid UTF-8
+			i++
+			out = fmt.Appendf(out, `\u%04x`, b[i])
+		default:
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // jsonText is where commands write in JSON mode.

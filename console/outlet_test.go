@@ -196,9 +196,14 @@ func (o *onlooker) until(t *testing.T, what string, ok func(text string, mine ma
 // look joins a hub.
 func look(t *testing.T, h *sharing.Hub) (*onlooker, *sharing.Client) {
 	t.Helper()
+	return lookAs(t, h, "ann", false)
+}
+
+func lookAs(t *testing.T, h *sharing.Hub, name string, readOnly bool) (*onlooker, *sharing.Client) {
+	t.Helper()
 	p := &shared{h: h}
 	o := &onlooker{more: make(chan struct{}, 1), last: map[sharing.EntryKind]int{}}
-	c, err := sharing.Join(context.Background(), sharing.ClientOptions{Name: "ann", Where: "here", Dial: p.dial}, o)
+	c, err := sharing.Join(context.Background(), sharing.ClientOptions{Name: name, ReadOnly: readOnly, Where: "here", Dial: p.dial}, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -418,7 +418,7 @@ func (r *remote) Joined(s sharing.Session) {
 func (r *remote) catchUpLocked(seq uint64) {
 	if !r.caughtUp && seq >= r.info.History {
 		r.caughtUp = true
-		r.state, r.prompt = r.info.State, harmless(r.info.Prompt)
+		r.state, r.prompt = r.info.State, sharing.Shown(r.info.Prompt)
 		r.wakeLocked()
 	}
 }
@@ -434,12 +434,12 @@ func (r *remote) Entry(e sharing.Entry, mine uint64) {
 		r.prompt = ""
 		who := ""
 		if e.From != 0 {
-			who = "[" + e.Who + "] "
+			who = "[" + sharing.Shown(e.Who) + "] "
 		}
 		if mine > 0 {
 			who = ""
 		}
-		text = who + e.Prompt + e.Text + "\n"
+		text = who + sharing.Shown(e.Prompt) + sharing.Shown(e.Text) + "\n"
 		if mine > 0 && mine == r.flight && r.clean {
 			text = "" // it stands there, as it was typed
 		}
@@ -455,7 +455,7 @@ func (r *remote) Entry(e sharing.Entry, mine uint64) {
 		r.state = e.Name
 		r.prompt = ""
 		if e.From == 0 || e.From == r.info.ID {
-			r.prompt = harmless(e.Prompt)
+			r.prompt = sharing.Shown(e.Prompt)
 		}
 		if e.Name == "input" && r.prompt != "" {
 			r.flight = 0 // the command in flight asks

@@ -72,6 +72,7 @@ func (k *console) take(ctx context.Context, prompting func() string, state strin
 		c, end := context.WithCancel(ctx)
 		if hub != nil {
 			if l, ok := hub.Take(k.holds); ok {
+				l.Text = sharing.Shown(l.Text)
 				end()
 				k.taken()
 				k.promptEnds(true)
@@ -226,6 +227,7 @@ func (k *console) input(ctx context.Context, prompt string) (string, error) {
 		l, ok, gone := hub.TakeFrom(k.actor.ID)
 		switch {
 		case ok:
+			l.Text = sharing.Shown(l.Text)
 			k.echo(l, prompt)
 			hub.Append(sharing.Entry{Kind: sharing.EntryResult, From: l.ID, ID: l.Request, OK: true, Name: "input"})
 			return l.Text, nil

@@ -697,7 +697,7 @@ func (h *Hub) chat(p *participant, text string, readOnly bool) bool {
 	if !readOnly || !strings.EqualFold(word, ".echo") {
 		return false
 	}
-	h.announce(Entry{From: p.ID, Who: p.Name, Name: "chat", Text: fmt.Sprintf("[%s] %s\n", p.Name, clip(rest, 4096))})
+	h.announce(Entry{From: p.ID, Who: p.Name, Name: "chat", Text: fmt.Sprintf("[%s] %s\n", p.Name, clip(Shown(rest), 4096))})
 	return true
 }
 
