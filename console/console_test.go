@@ -71,7 +71,7 @@ func newRig(in io.Reader) *rig {
 	e := engine.New(f, engine.Options{Now: func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }})
 	out := newSafe()
 	s := command.NewSession(e, io.Discard, command.Options{Quiet: true})
-	return &rig{f: f, out: out, opt: Options{In: in, Out: out, Err: out, Session: s, Engine: e, EndWait: 20 * time.Millisecond, Signals: make(chan os.Signal)}}
+	return &rig{f: f, out: out, opt: Options{In: in, Out: out, Err: out, Session: s, Engine: e, EndWait: 500 * time.Millisecond, Signals: make(chan os.Signal)}}
 }
 
 // met makes the target known and halted.
@@ -384,6 +384,7 @@ func TestJSONComplete(t *testing.T) {
 	code := make(chan int)
 	go func() { code <- Run(context.Background(), r.opt) }()
 	r.met()
+	r.out.until(t, `"event":"halted"`) // or the input's end may come before the target
 	for _, c := range []struct{ in, want string }{
 		{`{"id":1,"do":"complete","line":"k; .logc"}`, `{"candidates":[{"kind":"command","text":".logclose"}],"from":3,"id":1,"incomplete":false,"insert":".logclose ","more":0,"to":8,"type":"completion"}`},
 		{`{"id":"b","do":"complete","line":".lo x","cursor":3}`, `"from":0,"id":"b","incomplete":false,"insert":".lo","more":0,"to":3,"type":"completion"}`},
