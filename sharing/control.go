@@ -170,6 +170,9 @@ func (h *Hub) MayType(who Person) string {
 		}
 		return ""
 	}
+	if who.Local() {
+		return fmt.Sprintf("%s holds the keyboard; .keyboard take takes it back", k.holder)
+	}
 	return fmt.Sprintf("%s holds the keyboard; .keyboard ask asks for it", k.holder)
 }
 
