@@ -247,11 +247,13 @@ func play(t *testing.T, d shared, layers int) {
 		}
 	})
 	eve.typed("r @$t0 = 1")
-	eve.typed(".echo eve-0")
 	wg.Wait()
-	srv.says(`\[eve\] eve-0`)
 	ann.says(`Evaluate expression: 1003`)
 	prog.says(`"id":3`)
+	// Not before: what comes between a program's command and its result it is told
+	// ahead of the result's text.
+	eve.typed(".echo eve-0")
+	srv.says(`\[eve\] eve-0`)
 	ann.typed(".echo ann-4; g")
 	srv.says(`ann-4\n`)
 	for i := range 20 {
