@@ -475,7 +475,7 @@ func (r *remote) Entry(e sharing.Entry, mine uint64) {
 		r.breakLocked()
 	}
 	switch {
-	case r.prompt == "" || !r.shown:
+	case r.prompt == "" || !r.shown || r.ask == nil: // nobody reads at it
 		r.wakeLocked()
 	case r.prompt != r.stands: // somebody else holds the keyboard
 		r.breakLocked()

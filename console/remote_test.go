@@ -547,3 +547,27 @@ func TestPromptBelow(t *testing.T) {
 	k.Announce(notice)
 	out.until(t, shows)
 }
+
+// TestPromptComesBack: when others' command is over and the owner waits already,
+// the prompt's return wakes him, though it is the one that stood before.
+func TestPromptComesBack(t *testing.T) {
+	const prompt = "0: kd> "
+	out := &lateText{}
+	r := &remote{ctx: t.Context(), c: new(sharing.Client), out: out, tty: true, changed: make(chan struct{}, 1), prompt: prompt, state: "halted", caughtUp: true}
+	if _, ok := r.drawPrompt(prompt, func() {}); !ok {
+		t.Fatal("the prompt is not drawn")
+	}
+	woken := func(e sharing.Entry) {
+		t.Helper()
+		r.Entry(e, 0)
+		select {
+		case <-r.changed:
+		default:
+			t.Error("the owner is not woken")
+		}
+	}
+	woken(sharing.Entry{Kind: sharing.EntryCommand, From: 2, Who: "dumb", Prompt: prompt, Text: "? 7"})
+	r.ask = nil // the reading ended, and the owner found no prompt
+	woken(sharing.Entry{Kind: sharing.EntryResult, From: 2, Name: "halted", OK: true})
+	woken(sharing.Entry{Kind: sharing.EntryPrompt, Name: "halted", Prompt: prompt})
+}
