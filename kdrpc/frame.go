@@ -274,6 +274,7 @@ type wire struct {
 	busy    int // bytes that are being written
 	writing bool
 	err     error
+	broken  error       // writing failed; what came before is still read
 	pongs   bool        // a pong waits in buf
 	pinged  time.Time   // when the ping went that has no answer yet; zero: none
 	asked   time.Time   // when the last ping went
@@ -285,8 +286,10 @@ type wire struct {
 	loop    bool          // writeLoop runs
 	room    chan struct{} // closed when the buffer has been taken
 	dead    chan struct{} // closed when err is set or writing has stopped
+	deaf    chan struct{} // closed when reading has stopped
 	wg      sync.WaitGroup
 	once    sync.Once
+	heardIt sync.Once // closes deaf
 }
 
 // tail is a part at the end of the buffer that can still grow.
@@ -306,7 +309,7 @@ func newWire(conn net.Conn, times Timeouts, meter *Meter) *wire {
 	}
 	w := &wire{
 		conn: conn, meter: meter, probe: probe, times: times.withDefaults(), start: time.Now(),
-		room: make(chan struct{}), dead: make(chan struct{}),
+		room: make(chan struct{}), dead: make(chan struct{}), deaf: make(chan struct{}),
 	}
 	w.timer = time.AfterFunc(time.Hour, w.flush)
 	w.timer.Stop()
@@ -322,6 +325,9 @@ func (w *wire) Read(b []byte) (int, error) {
 	if n > 0 {
 		w.heard.Store(int64(time.Since(w.start)))
 		w.meter.in.Add(uint64(n))
+	}
+	if err != nil {
+		w.heardIt.Do(func() { close(w.deaf) })
 	}
 	return n, err
 }
@@ -345,6 +351,36 @@ func (w *wire) fail(err error) {
 	w.conn.Close()
 }
 
+// lingering is how long is read what the other side has sent before it would take
+// no more: the last words of a session are among that.
+const lingering = time.Second
+
+// stopWriting notes that the other side takes no more.
+func (w *wire) stopWriting(err error) {
+	w.mu.Lock()
+	w.broken, w.buf = err, nil
+	given := w.err != nil // up already, and closed
+	w.mu.Unlock()
+	w.once.Do(func() { close(w.dead) })
+	if !given {
+		time.AfterFunc(lingering, func() { w.fail(err) })
+	}
+}
+
+// writable says why nothing can be written any more.
+func (w *wire) writable() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.writableLocked()
+}
+
+func (w *wire) writableLocked() error {
+	if w.err != nil {
+		return w.err
+	}
+	return w.broken
+}
+
 // reason says why the connection ended.
 func (w *wire) reason() error {
 	w.mu.Lock()
@@ -353,7 +389,14 @@ func (w *wire) reason() error {
 }
 
 // finish lets what is queued go out, for at most a moment, and closes.
-func (w *wire) finish(d time.Duration) {
+func (w *wire) finish(d time.Duration) { w.end(d, false) }
+
+// part does so while another goroutine reads, and lets the other side close
+// first: what it had under way here would make of the end a reset, with which
+// what it has not read yet is lost.
+func (w *wire) part(d time.Duration) { w.end(d, true) }
+
+func (w *wire) end(d time.Duration, read bool) {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
@@ -362,6 +405,13 @@ func (w *wire) finish(d time.Duration) {
 	defer t.Stop()
 	select {
 	case <-w.dead:
+		c, ok := w.conn.(interface{ CloseWrite() error })
+		if read && ok && w.writable() == nil && c.CloseWrite() == nil {
+			select {
+			case <-w.deaf:
+			case <-t.C:
+			}
+		}
 	case <-t.C:
 	}
 	w.fail(net.ErrClosed)
@@ -374,7 +424,7 @@ func (w *wire) finish(d time.Duration) {
 func (w *wire) poke() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.loop || w.err != nil {
+	if w.loop || w.writableLocked() != nil {
 		return
 	}
 	w.loop = true
@@ -443,8 +493,7 @@ func (w *wire) gather(add func([]byte) []byte) error {
 		w.fail(errors.New("kdrpc: the other side does not read"))
 		w.mu.Lock()
 	}
-	if w.err != nil || w.closed {
-		err := w.err
+	if err := w.writableLocked(); err != nil || w.closed {
 		w.mu.Unlock()
 		if err == nil {
 			err = net.ErrClosed
@@ -465,9 +514,9 @@ func (w *wire) send(id uint32, k Kind, body []byte) error {
 func (w *wire) waitRoom(ctx context.Context) error {
 	for {
 		w.mu.Lock()
-		if w.err != nil {
-			defer w.mu.Unlock()
-			return w.err
+		if err := w.writableLocked(); err != nil {
+			w.mu.Unlock()
+			return err
 		}
 		if len(w.buf)+w.busy <= maxOut {
 			w.mu.Unlock()
@@ -533,7 +582,7 @@ const keepBuffer = fragment + 32<<10
 func (w *wire) writeOnce() bool {
 	w.mu.Lock()
 	b := w.buf
-	if w.writing || len(b) == 0 || w.err != nil {
+	if w.writing || len(b) == 0 || w.writableLocked() != nil {
 		w.mu.Unlock()
 		return false
 	}
@@ -557,7 +606,7 @@ func (w *wire) writeOnce() bool {
 	again := len(w.buf) > 0 && !w.armed || w.closed
 	w.mu.Unlock()
 	if err != nil {
-		w.fail(err)
+		w.stopWriting(err)
 		return false
 	}
 	if again {
@@ -573,7 +622,7 @@ func (w *wire) writeLoop() {
 		}
 		w.mu.Lock()
 		// Who writes now pokes when he is through, if there is more.
-		idle := len(w.buf) == 0 || w.writing || w.err != nil
+		idle := len(w.buf) == 0 || w.writing || w.writableLocked() != nil
 		over := w.closed && len(w.buf) == 0 && !w.writing
 		if idle {
 			w.loop = false

@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -632,4 +634,61 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// parting is a connection whose other side has spoken and goes: nothing can be
+// written any more, and what it said comes late.
+type parting struct {
+	net.Conn
+	gone  atomic.Bool
+	reads chan struct{} // closed when something was to be written
+	once  sync.Once
+}
+
+func (p *parting) Read(b []byte) (int, error) {
+	n, err := p.Conn.Read(b)
+	if p.gone.Load() {
+		<-p.reads
+	}
+	return n, err
+}
+
+func (p *parting) Write(b []byte) (int, error) {
+	if p.gone.Load() {
+		p.once.Do(func() { close(p.reads) })
+		return 0, syscall.EPIPE
+	}
+	return p.Conn.Write(b)
+}
+
+// TestLastWords: what a server says before it goes arrives, though the client has
+// found already that it takes no more.
+func TestLastWords(t *testing.T) {
+	o := newOne(targettest.New())
+	h := &host{b: o}
+	p := &parting{reads: make(chan struct{})}
+	c, err := Connect(t.Context(), func(ctx context.Context) (net.Conn, error) {
+		conn, err := h.dial(ctx)
+		p.Conn = conn
+		return p, err
+	}, Open{Link: "com:", Owner: "me@here"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		c.Close(context.Background(), target.LeaveRunning)
+		h.cut()
+		h.wg.Wait()
+		o.close()
+	}()
+	p.gone.Store(true)
+	h.setDown(true)
+	o.log.Append(target.Event{Kind: target.EventClosed, Text: "the server is ending"})
+	o.log.Close()
+	if err := c.BreakIn(t.Context()); err == nil {
+		t.Error("a break-in reached nobody")
+	}
+	if e := targettest.Await(t.Context(), t, c, target.EventClosed); e.Text != "the server is ending" {
+		t.Errorf("closed: %q", e.Text)
+	}
 }

@@ -128,7 +128,7 @@ func Serve(ctx context.Context, conn net.Conn, b Backend, o ServeOptions) error 
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)
-		s.w.finish(time.Second)
+		s.w.part(time.Second)
 	})
 	r := s.w.reader()
 	err := s.hello(r, o)
