@@ -237,10 +237,12 @@ func (k *console) main() int {
 func (k *console) say(format string, args ...any) {
 	if k.js != nil {
 		text := fmt.Sprintf(format, args...)
-		k.js.event("notice", time.Now(), map[string]any{"text": strings.TrimRight(text, "\n")})
-		if k.s.Share != nil {
-			k.s.Share.Append(sharing.Entry{Kind: sharing.EntryNotice, Text: text})
-		}
+		k.s.PrintBy("", func() {
+			k.js.event("notice", time.Now(), map[string]any{"text": strings.TrimRight(text, "\n")})
+			if k.s.Share != nil {
+				k.s.Share.Append(sharing.Entry{Kind: sharing.EntryNotice, Text: text})
+			}
+		})
 		return
 	}
 	k.s.Print(fmt.Sprintf(format, args...))
@@ -503,9 +505,13 @@ func (k *console) run(l sharing.Line, id any) *command.Quit {
 		}
 	}
 	if k.js != nil {
-		k.js.result(k, id, l, err, stop)
+		k.s.PrintBy("", func() { // here as in the log: nothing comes between
+			k.js.result(k, id, l, err, stop)
+			k.ended(l, err, stop)
+		})
+	} else {
+		k.ended(l, err, stop)
 	}
-	k.ended(l, err, stop)
 	if l.Local() {
 		k.waits.ended()
 	}
@@ -591,23 +597,22 @@ func (k *console) promptOpen() bool {
 func (k *console) answer() {
 	ctx, end := k.begin(false)
 	defer end()
+	k.poke() // what changed before
 	k.ask(ctx)
 }
 
 // ask asks until the person has answered or ctx ends.
 func (k *console) ask(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	k.mu.Lock()
 	p := k.prompt
+	// A program may answer, too, with answerTarget, or the target stop.
+	k.unask = cancel
 	k.mu.Unlock()
 	if p == nil {
 		return
 	}
-	// A program may answer, too, with answerTarget.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	k.mu.Lock()
-	k.unask = cancel
-	k.mu.Unlock()
 	l, _, err := k.take(ctx, func() string { return "Input> " }, "asks")
 	line := l.Text
 	if errors.Is(err, io.EOF) {
@@ -911,7 +916,10 @@ func (k *console) Event(ev engine.Event) {
 	case target.EventConnected:
 		k.met, k.lost = true, false
 	case target.EventHalted:
-		k.met, k.lost, k.prompt = true, false, nil
+		k.met, k.lost = true, false
+		if k.prompt = nil; k.unask != nil {
+			k.unask()
+		}
 	case target.EventRunning:
 		k.met, k.lost = true, false
 	case target.EventLost:
@@ -926,12 +934,12 @@ func (k *console) Event(ev engine.Event) {
 	}
 	k.mu.Unlock()
 	k.s.Note(ev)
-	if k.js != nil {
-		k.js.send(k, ev)
-	}
-	if k.s.Share != nil {
+	switch {
+	case k.s.Share != nil:
 		k.tell(ev, k.render(ev, verbose, noisy))
-	} else if k.js == nil {
+	case k.js != nil:
+		k.js.send(k, ev)
+	default:
 		if text := k.render(ev, verbose, noisy); text != "" {
 			k.s.PrintStyled(styleOf(ev.Kind), text)
 		}

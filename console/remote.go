@@ -318,17 +318,18 @@ func (r *remote) signals() {
 
 // request sends something that is not a line in its turn.
 func (r *remote) request(op sharing.Op, text string) {
+	r.mu.Lock() // its reply is not looked at before it is noted
 	id, err := r.c.Send(op, text)
+	if err == nil {
+		if r.early == nil {
+			r.early = make(map[uint64]bool)
+		}
+		r.early[id] = true
+	}
+	r.mu.Unlock()
 	if err != nil {
 		r.print(err.Error() + "\n")
-		return
 	}
-	r.mu.Lock()
-	if r.early == nil {
-		r.early = make(map[uint64]bool)
-	}
-	r.early[id] = true
-	r.mu.Unlock()
 }
 
 // key serves a control key of kd.
@@ -475,10 +476,10 @@ func (r *remote) Entry(e sharing.Entry, mine uint64) {
 		r.breakLocked()
 	}
 	switch {
-	case r.prompt == "" || !r.shown || r.ask == nil: // nobody reads at it
-		r.wakeLocked()
-	case r.prompt != r.stands: // somebody else holds the keyboard
+	case r.prompt != "" && r.shown && r.prompt != r.stands: // somebody else holds the keyboard
 		r.breakLocked()
+		r.wakeLocked()
+	case r.prompt == "" || !r.shown || r.ask == nil: // nobody reads at it
 		r.wakeLocked()
 	}
 	r.mu.Unlock()
@@ -536,6 +537,9 @@ func (r *remote) owner() int {
 		case ready && prompt != "" && flight == 0:
 			line, err := r.read(prompt)
 			if errors.Is(err, io.EOF) {
+				if code, done := r.over(); done { // that was before
+					return code
+				}
 				if !r.tty {
 					r.print("")
 				} else {

@@ -571,3 +571,50 @@ func TestPromptComesBack(t *testing.T) {
 	woken(sharing.Entry{Kind: sharing.EntryResult, From: 2, Name: "halted", OK: true})
 	woken(sharing.Entry{Kind: sharing.EntryPrompt, Name: "halted", Prompt: prompt})
 }
+
+// TestPromptChanges: another prompt takes the place of one that stands, also when
+// nobody reads at that any more.
+func TestPromptChanges(t *testing.T) {
+	out := &lateText{}
+	r := &remote{ctx: t.Context(), c: new(sharing.Client), out: out, changed: make(chan struct{}, 1), prompt: "0: kd> ", state: "halted", caughtUp: true}
+	show := func() {
+		t.Helper()
+		if _, ok := r.drawPrompt(r.prompt, func() {}); !ok {
+			t.Fatal("the prompt is not drawn")
+		}
+	}
+	show()
+	r.Entry(sharing.Entry{Kind: sharing.EntryPrompt, Name: "halted"}, 0)
+	r.ask = nil // the reading ended
+	r.Entry(sharing.Entry{Kind: sharing.EntryPrompt, Name: "halted", Prompt: "1: kd> "}, 0)
+	show()
+	out.until(t, "0: kd> \n1: kd> ")
+}
+
+// TestForgottenInACommand: a program whose command was running when the session
+// forgot it gets what it has heard of it as its result, and what comes then is
+// nobody's.
+func TestForgottenInACommand(t *testing.T) {
+	var out bytes.Buffer
+	r := &remote{ctx: t.Context(), changed: make(chan struct{}, 1)}
+	x := &remoteJSON{r: r, j: &jsonOut{out: &out}, ids: map[uint64]asked{7: {id: 1, command: "k"}}, open: 1, waits: make(map[int]waiter)}
+	x.Entry(sharing.Entry{Kind: sharing.EntryCommand, Text: "k"}, 7)
+	x.Entry(sharing.Entry{Kind: sharing.EntryText, Text: "half\n"}, 0)
+	w := waiter{id: 2, timer: time.NewTimer(time.Hour)}
+	x.waits[0] = w
+	x.Joined(sharing.Session{State: "halted", Prompt: "0: kd> ", Stop: []byte(`{"stop":{"number":3}}`)})
+	x.Reply(7, false, true, "not known")
+	x.Entry(sharing.Entry{Kind: sharing.EntryText, Text: "others\n"}, 0)
+	for _, want := range []string{`"output":"half\n"`, `{"text":"others\n","type":"output"}`, `"do":"wait","id":2`} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s is missing:\n%s", want, out.String())
+		}
+	}
+	// Nothing else would wake it.
+	w = waiter{id: 3, after: 3, timer: time.NewTimer(time.Hour)}
+	x.waits[1] = w
+	x.Joined(sharing.Session{State: "halted", Prompt: "0: kd> ", Stop: []byte(`{"stop":{"number":4}}`)})
+	if len(x.waits) > 0 {
+		t.Errorf("it waits still:\n%s", out.String())
+	}
+}

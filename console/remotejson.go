@@ -69,7 +69,7 @@ func (x *remoteJSON) Joined(s sharing.Session) {
 	x.info = s
 	x.state, x.prompt = s.State, s.Prompt != ""
 	x.stopLocked(s.Stop)
-	x.mine, x.other = 0, false
+	x.other = false // what becomes of the own command comes as a reply
 	session := map[string]any{"program": s.Program, "title": s.Title, "release": s.Release, "client": s.ID, "readonly": s.ReadOnly}
 	if s.Secure {
 		session["secure"] = true
@@ -79,6 +79,7 @@ func (x *remoteJSON) Joined(s sharing.Session) {
 		hello["stop"] = x.stop
 	}
 	x.j.put(hello)
+	x.lookLocked()
 }
 
 // stateWord: a session that has not said anything yet waits for its target.
@@ -215,17 +216,18 @@ func (x *remoteJSON) Reply(id uint64, ok, done bool, text string) {
 	switch {
 	case a.do == "" && a.answer == nil:
 		x.open--
-		if x.mine == id {
+		output := ""
+		if x.mine == id { // it began, and how it ended is not known
 			x.mine = 0
 			x.j.mu.Lock()
 			x.j.running, x.j.id = false, nil
-			x.j.takeLocked()
+			output = x.j.takeLocked()
 			x.j.mu.Unlock()
 		}
-		v := withID(map[string]any{"type": "result", "command": a.command, "ok": ok, "output": "", "state": stateWord(x.state)}, a.id)
+		v := withID(map[string]any{"type": "result", "command": a.command, "ok": ok, "output": output, "state": stateWord(x.state)}, a.id)
 		if ok {
 			if text != "" {
-				v["output"] = text + "\n"
+				v["output"] = output + text + "\n"
 			}
 		} else {
 			v["error"] = map[string]any{"kind": "refused", "message": text}
@@ -329,13 +331,15 @@ func (x *remoteJSON) serve() int {
 		x.command(nil, line)
 	}
 	for {
-		if code, over := x.overJSON(); over {
-			return code
-		}
 		ctx, cancel := context.WithCancel(r.ctx)
 		r.mu.Lock()
 		r.ask = cancel
 		r.mu.Unlock()
+		// Whoever ends it later wakes the reading.
+		if code, over := x.overJSON(); over {
+			cancel()
+			return code
+		}
 		line, err := r.src.next(ctx, "")
 		cancel()
 		switch {

@@ -312,7 +312,9 @@ func (k *console) tell(ev engine.Event, text string) {
 		k.s.Share.Append(e)
 		if k.js == nil {
 			command.WriteStyled(k.local, styleOf(ev.Kind), text)
+			return
 		}
+		k.js.send(k, ev)
 	})
 }
 

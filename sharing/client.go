@@ -20,7 +20,7 @@ import (
 // the hub drops who takes too long.
 type Viewer interface {
 	// Joined is called at the beginning and whenever the client is a new
-	// participant.
+	// participant or has missed something.
 	Joined(s Session)
 	// Entry is the next step of the session. mine is the number that Send gave
 	// to the line which it belongs to, 0 if it is somebody else's.
@@ -107,7 +107,8 @@ type Client struct {
 	v    Viewer
 	ctx  context.Context
 	stop context.CancelFunc
-	done chan struct{}
+	done chan struct{} // nothing more will come, and err is why
+	gone chan struct{} // all goroutines have ended
 
 	mu      sync.Mutex
 	session []byte
@@ -122,6 +123,7 @@ type Client struct {
 	open    map[uint64]bool
 	wake    chan struct{}
 	bye     bool
+	over    bool // done is closed
 	err     error
 
 	completes bool // the server answers asks
@@ -162,7 +164,7 @@ func Join(ctx context.Context, o ClientOptions, v Viewer) (*Client, error) {
 		o.Retry = 200 * time.Millisecond
 	}
 	o.Timeouts = o.Timeouts.withDefaults()
-	c := &Client{o: o, v: v, next: 1, open: make(map[uint64]bool), wake: make(chan struct{}, 1), done: make(chan struct{})}
+	c := &Client{o: o, v: v, next: 1, open: make(map[uint64]bool), wake: make(chan struct{}, 1), done: make(chan struct{}), gone: make(chan struct{})}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	w, err := c.connect(ctx)
 	if err != nil {
@@ -236,7 +238,7 @@ func (c *Client) Leave(within time.Duration) {
 // Close ends the client at once and waits for its goroutines.
 func (c *Client) Close() {
 	c.stop()
-	<-c.done
+	<-c.gone
 }
 
 // connect dials and joins.
@@ -377,7 +379,7 @@ func (c *Client) entered(j joined, h hello) {
 	default:
 		c.v.Link("Connected again; nothing was missed.")
 	}
-	if j.Fresh {
+	if j.Fresh || j.Missed > 0 {
 		c.v.Joined(info)
 	}
 	for _, id := range unknown {
@@ -387,7 +389,8 @@ func (c *Client) entered(j joined, h hello) {
 
 // run keeps the client connected until it ends.
 func (c *Client) run(w *wire) {
-	defer close(c.done)
+	defer close(c.gone)
+	defer c.end(nil)
 	defer c.stop()
 	for {
 		err := c.serve(w)
@@ -398,23 +401,28 @@ func (c *Client) run(w *wire) {
 		case c.ctx.Err() != nil || err == nil:
 			return
 		case errors.As(err, &over):
-			c.fail(over)
 			return
 		}
 		c.v.Link(fmt.Sprintf("The connection to %s is lost (%v). It is made again.", c.o.Where, err))
 		if w, err = c.reconnect(); err != nil {
-			c.fail(err)
+			c.end(err)
 			return
 		}
 	}
 }
 
-func (c *Client) fail(err error) {
+// end notes why the client ends; the first time counts.
+func (c *Client) end(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.over {
+		return
+	}
 	if c.ctx.Err() == nil {
 		c.err = err
 	}
+	c.over = true
+	close(c.done)
 }
 
 // reconnect tries until it works, Patience has passed or nothing helps.
@@ -459,15 +467,15 @@ func (c *Client) serve(w *wire) error {
 	wg.Go(func() {
 		if c.write(w, stop) {
 			close(left)
-			// The other side hangs up: with something unread here, hanging up would
-			// take the good-bye back.
-			t := time.NewTimer(2 * time.Second)
-			defer t.Stop()
-			select {
-			case <-t.C:
-			case <-stop:
-			case <-c.ctx.Done():
-			}
+		}
+		// The other side hangs up: with something unread here, hanging up would
+		// take the good-bye back. One that takes no more may have said why.
+		t := time.NewTimer(2 * time.Second)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-stop:
+		case <-c.ctx.Done():
 		}
 		w.conn.Close()
 	})
@@ -480,9 +488,15 @@ func (c *Client) serve(w *wire) error {
 	default:
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.bye && len(c.pending) == 0 {
-		return nil // it was about to leave
+	leaving := c.bye && len(c.pending) == 0
+	c.mu.Unlock()
+	if leaving {
+		return nil
+	}
+	// The end is known here before the other side sees that this one hangs up:
+	// what happens there then comes later.
+	if over := new(Ended); errors.As(err, &over) {
+		c.end(over)
 	}
 	return err
 }
