@@ -193,7 +193,7 @@ func (l *secureListener) handshake(p *pending) {
 	} else {
 		// We connected, perhaps to a repeater whose client comes in an hour: the
 		// time counts from the first byte. The listener's end interrupts it.
-		stop := context.AfterFunc(l.ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+		stop := context.AfterFunc(l.ctx, func() { p.conn.SetDeadline(time.Unix(1, 0)) })
 		defer stop()
 		conn = &fromFirstByte{Conn: conn, within: l.o.Handshake}
 	}
