@@ -56,9 +56,11 @@ func (g *gate) shut() (open func()) {
 }
 
 var (
-	gap    = regexp.MustCompile(`Connected again\. (\d+) lines of the session are missing here: the server does not keep them any more\.`)
-	above  = regexp.MustCompile(`(?m)^(\d+) lines of it came before those that follow\.$`)
-	floods = regexp.MustCompile(`flood (\d+)\b`)
+	gap   = regexp.MustCompile(`Connected again\. (\d+) lines of the session are missing here: the server does not keep them any more\.`)
+	above = regexp.MustCompile(`(?m)^(\d+) lines of it came before those that follow\.$`)
+	// not the line that she typed
+	ownAnswer = regexp.MustCompile(`(?m)(?:^|> )ann-0$`)
+	floods    = regexp.MustCompile(`flood (\d+)\b`)
 )
 
 // TestAway: who is away for longer than the session keeps is told how many lines
@@ -75,7 +77,7 @@ func TestAway(t *testing.T) {
 	ann, prog := join("ann", false, 0), join("prog", true, 0)
 	ann.typed(".echo ann-0")
 	prog.typed(`{"id":0,"command":".echo prog-0"}`)
-	if !s.done(".echo ann-0") || !s.done(".echo prog-0") || !prog.out.has(t, `"type":"result"`) || !prog.out.has(t, `"command":".echo ann-0","event":"done"`) || !ann.out.has(t, "prog-0\n") {
+	if !s.done(".echo ann-0") || !s.done(".echo prog-0") || !prog.out.has(t, `"type":"result"`) || !prog.out.has(t, `"command":".echo ann-0","event":"done"`) || !ann.out.has(t, "prog-0\n") || !ann.out.until(t, "her own", func(x string) bool { return ownAnswer.MatchString(x) }) {
 		return
 	}
 	var open []func()
