@@ -58,7 +58,7 @@ stopped again: step
 runs
 `
 	if err != nil || got != want {
-		t.Errorf("the example ended with %v and said\n%s\nnot\n%s", err, text, want)
+		t.Errorf("the example ended with %v and said\n%s\nnot\n%s\nThe session:\n%s", err, text, want, out.text())
 	}
 	if !out.until(func(s string) bool { return strings.Contains(s, "disconnected at") }, patience) {
 		t.Errorf("it did not leave:\n%s", out.text())
