@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -392,11 +393,19 @@ func listen(t testing.TB) net.Listener {
 	return ln
 }
 
+// freePort returns a port that nobody has, below those that the system gives to
+// whoever connects.
 func freePort(t testing.TB) string {
 	t.Helper()
-	ln := listen(t)
-	defer ln.Close()
-	return fmt.Sprint(ln.Addr().(*net.TCPAddr).Port)
+	for range 1000 {
+		p := 18000 + rand.IntN(12000)
+		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", p)); err == nil {
+			ln.Close()
+			return fmt.Sprint(p)
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // differ tells the first lines that differ.
