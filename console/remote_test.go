@@ -623,3 +623,16 @@ func TestForgottenInACommand(t *testing.T) {
 		t.Errorf("it waits still:\n%s", out.String())
 	}
 }
+
+// TestRoomAgain: a program's request that waits for room goes out when an earlier
+// one is taken, not only when it has ended.
+func TestRoomAgain(t *testing.T) {
+	r := &remote{ctx: t.Context(), changed: make(chan struct{}, 1)}
+	x := &remoteJSON{r: r, j: &jsonOut{out: io.Discard}, ids: map[uint64]asked{7: {id: 1, command: "g"}}, open: 1}
+	x.Reply(7, true, false, "")
+	select {
+	case <-r.changed:
+	default:
+		t.Error("nobody is woken")
+	}
+}

@@ -209,6 +209,7 @@ func (x *remoteJSON) Reply(id uint64, ok, done bool, text string) {
 	defer x.mu.Unlock()
 	a, known := x.ids[id]
 	if !known || !done {
+		x.r.poke() // there is room for a request more
 		return
 	}
 	delete(x.ids, id)
