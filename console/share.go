@@ -147,6 +147,13 @@ func (k *console) drawPrompt(prompt string, again func()) string {
 // promptEnds notes that no prompt stands any more; others: because of what
 // others say.
 func (k *console) promptEnds(others bool) {
+	k.drawing.Lock()
+	defer k.drawing.Unlock()
+	k.promptEndsLocked(others)
+}
+
+// promptEndsLocked is promptEnds of who holds k.drawing.
+func (k *console) promptEndsLocked(others bool) {
 	k.mu.Lock()
 	stood, again := k.stands, k.again
 	k.stands, k.again = false, nil
@@ -325,7 +332,7 @@ func (k *console) Announce(e sharing.Entry) {
 		if k.js == nil {
 			k.drawing.Lock()
 			defer k.drawing.Unlock()
-			k.promptEnds(true)
+			k.promptEndsLocked(true)
 			io.WriteString(k.local, e.Text)
 			return
 		}
