@@ -49,7 +49,7 @@ const maxPending = 1024
 // those who look on.
 const (
 	pace    = 5 * time.Millisecond
-	perPeer = 500 * time.Microsecond
+	perPeer = time.Millisecond
 	maxPace = 50 * time.Millisecond
 )
 
