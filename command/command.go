@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"openkd/engine"
 	"openkd/extension"
@@ -102,6 +103,8 @@ type Session struct {
 	halt  atomic.Bool  // Interrupt was called
 	base  int          // width of the prompt, for carets
 	names nameIndexes  // for completion
+
+	shellWait func() <-chan time.Time // for tests, instead of shellPatience
 }
 
 // Options are fixed for the life of a Session.

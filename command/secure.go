@@ -194,7 +194,7 @@ func guardCommands() []*Command {
 		netUseCommand(),
 		{Names: []string{".noshell"}, Family: f, NoTarget: true, Run: cmdNoShell, Summary: "forbid .shell to everybody, for good", Usage: ".noshell", Example: ".noshell"},
 		{Names: []string{".quit_lock"}, Family: f, NoTarget: true, Run: cmdQuitLock, Summary: "guard against ending the session by mistake; without an option the password is shown", Usage: ".quit_lock [/s \"password\"|/q \"password\"]", Example: `.quit_lock /s "not yet"`},
-		{Names: []string{".shell"}, Family: f, NoTarget: true, Line: true, Run: cmdShell, Summary: "run a command of the system where the debugger runs; lines typed meanwhile are its input", Usage: ".shell [-i file] [-o file] [-e file] [-t seconds] [-x] [-ci \"commands\"] command", Example: `.shell -ci "r" grep rip`},
+		{Names: []string{".shell"}, Family: f, NoTarget: true, Line: true, Run: cmdShell, Summary: "run a command of the system where the debugger runs; lines typed meanwhile are its input, -i - gives it none", Usage: ".shell [-i file|-] [-o file] [-e file] [-t seconds] [-x] [-ci \"commands\"] command", Example: `.shell -ci "r" grep rip`},
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 // shellOptions are what stands between .shell and its command.
 type shellOptions struct {
-	in, out, errs string
+	in, out, errs string // -i - gives no input
 	commands      string // -ci: their output is its input
 	wait          time.Duration
 	detached      bool // -x
@@ -109,13 +109,9 @@ func cmdShell(c *Call) error {
 		}
 		return f, err
 	}
-	// Both streams go out at once; a Write of the session is never torn apart.
-	var mu sync.Mutex
-	shown := writerFunc(func(b []byte) (int, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		return c.Write(b)
-	})
+	// One pointer for both: the command then has one pipe, and what it writes
+	// keeps its order.
+	shown := &shellOut{c: c}
 	cmd.Stdout, cmd.Stderr = shown, shown
 	if o.out != "" {
 		if cmd.Stdout, err = file(o.out); err != nil {
@@ -130,6 +126,7 @@ func cmdShell(c *Call) error {
 	asks := false
 	var stdin io.WriteCloser
 	switch {
+	case o.in == "-" && o.commands == "": // it finds the end of its input
 	case o.in != "" && o.in != "-":
 		f, err := os.Open(o.in)
 		if err != nil {
@@ -185,12 +182,25 @@ func cmdShell(c *Call) error {
 func (c *Call) shellInput(ctx context.Context, out io.Writer, stdin io.WriteCloser, ended chan error, quick bool) error {
 	defer stdin.Close()
 	if quick {
-		t := time.NewTimer(shellPatience)
-		defer t.Stop()
+		// How long a command takes depends on the machine, so a script says -i -
+		// where its next line must not become input.
+		var over <-chan time.Time
+		if c.S.shellWait != nil {
+			over = c.S.shellWait()
+		} else {
+			t := time.NewTimer(shellPatience)
+			defer t.Stop()
+			over = t.C
+		}
 		select {
 		case err := <-ended:
 			return err
-		case <-t.C:
+		case <-over:
+		}
+		select {
+		case err := <-ended: // on a busy machine both have happened
+			return err
+		default:
 			io.WriteString(out, "<.shell process may need input; .shell_quit leaves it without more>\n")
 		}
 	}
@@ -214,6 +224,15 @@ func (c *Call) shellInput(ctx context.Context, out io.Writer, stdin io.WriteClos
 	}
 }
 
-type writerFunc func([]byte) (int, error)
+// shellOut is where a command's output and our notices go: a Write of the
+// session is never torn apart.
+type shellOut struct {
+	mu sync.Mutex
+	c  *Call
+}
 
-func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+func (o *shellOut) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.c.Write(b)
+}
