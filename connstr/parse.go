@@ -243,7 +243,7 @@ func (l *list) host(key string, dst *string) error {
 	if strings.HasPrefix(h, "[") && strings.HasSuffix(h, "]") {
 		h = h[1 : len(h)-1]
 	}
-	if strings.ContainsAny(h, ` "\/`) || (*dst != "" && h == "") {
+	if strings.ContainsAny(h, `"\/[]`) || strings.ContainsFunc(h, unicode.IsSpace) || (*dst != "" && h == "") {
 		return l.errf(key+"="+*dst, "%s takes the name or the address of a machine", key)
 	}
 	*dst = h
@@ -368,7 +368,8 @@ func (t *Transport) check(l *list, server bool) error {
 }
 
 // String is the canonical spelling with the password hidden, the server's own
-// parameters first, as lists print it.
+// parameters first, as lists print it. ClientCA and ClientCert are not in it:
+// they name files of one side, which the other has no use for.
 func (t Transport) String() string {
 	var b strings.Builder
 	b.WriteString(t.Proto)
@@ -521,8 +522,11 @@ func (k *Link) com(l *list) error {
 			}
 			k.Port = "127.0.0.1"
 		}
-		host := strings.TrimSpace(strings.TrimSuffix(strings.TrimPrefix(k.Port, "["), "]"))
-		if k.Port != "" && (host == "" || strings.ContainsAny(host, "[]") || len(host) == len(k.Port)-1) {
+		host := k.Port
+		if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+			host = strings.TrimSpace(host[1 : len(host)-1])
+		}
+		if host == "" || strings.ContainsAny(host, "[]") {
 			return l.errf("port="+k.Port, "an IPv6 address stands in one pair of brackets: port=[::1]")
 		}
 		k.Port = host
@@ -585,10 +589,14 @@ func (k Link) String() string {
 func (k Link) Reveal() string {
 	var p []string
 	if k.Kind == LinkNet {
+		port := ""
+		if k.IPPort != 0 {
+			port = strconv.Itoa(k.IPPort)
+		}
 		for _, v := range [...]struct{ name, value string }{
-			{"Port", strconv.Itoa(k.IPPort)}, {"Key", k.Key}, {"Target", k.Target}, {"Profile", k.Profile}, {"HostIP", k.HostIP},
+			{"Port", port}, {"Key", k.Key}, {"Target", k.Target}, {"Profile", k.Profile}, {"HostIP", k.HostIP},
 		} {
-			if v.value != "" && v.value != "0" {
+			if v.value != "" {
 				p = append(p, v.name+"="+v.value)
 			}
 		}

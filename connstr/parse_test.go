@@ -223,20 +223,29 @@ func TestMask(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"tcp:port=1,password=x", "com:pipe,port=/x,resets=0", "kdsrv:server=@{tcp:server=h,port=1},trans=@{com:port=com1}", "com:ipport=1,port=[::1]", "\xc7pAssword=", "com:ipport=1,port=["} {
+	for _, s := range []string{"tcp:port=1,password=x", "com:pipe,port=/x,resets=0", "kdsrv:server=@{tcp:server=h,port=1},trans=@{com:port=com1}", "com:ipport=1,port=[::1]", "\xc7pAssword=", "com:ipport=1,port=[",
+		"tcp:server=[[::1]],port=1", "tcp:server=[\th\t],port=1", "tcp:port=0", "tcp:clicon=[::1],port=1:2", "tcp:clicon=\u2028h,port=0",
+		"ssl:proto=TLS1,certuser=a,clientca=b,port=1:2", "spipe:proto=tls13,machuser=a,clientcert=b,server=h,pipe=x", "npipe:pipe=a%x", "com:port=x,baud=+1,channel=0",
+		"net:port=1,key=1.2.3.4", "net:port=1,key=0,target=0", "net:profile=0", "net:port=1,key=x,hostip=[[::1]]", "com:ipport=1,port=[ x", "com:ipport=1,port=[\u00a0x]", "com:ipport=1,listen",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		for _, server := range []bool{true, false} {
-			if tr, err := ParseTransport(s, server); err == nil && tr.Password == "" && tr.Port != AnyPort {
-				again, err := ParseTransport(tr.String(), server)
-				if err != nil || again != tr {
-					t.Errorf("%q: canonical %q reads back as %+v, %v; want %+v", s, tr, again, err, tr)
+			if want, err := ParseTransport(s, server); err == nil {
+				text := want.String()
+				if want.Password != "" {
+					want.Password = "*"
+				}
+				want.ClientCA, want.ClientCert = "", "" // String leaves them out
+				again, err := ParseTransport(text, server)
+				if err != nil || again != want {
+					t.Errorf("%q: canonical %q reads back as %+v, %v; want %+v", s, text, again, err, want)
 				}
 			}
 		}
 		if k, err := ParseLink(s); err == nil {
-			again, err := ParseLink(k.String())
+			again, err := ParseLink(k.Reveal()) // a hidden key is refused
 			if err != nil || again != k {
 				t.Errorf("%q: canonical %q reads back as %+v, %v; want %+v", s, k, again, err, k)
 			}
