@@ -13,6 +13,15 @@ var inURL = regexp.MustCompile(`(://[^\s/:@*;]*:)[^\s/@*;]+@`)
 // stands behind password=, of .netuse all that follows the user's name, and of
 // URLs what stands behind the user's name.
 func Masked(line string) string {
+	line = maskCommands(line)
+	if text := inURL.ReplaceAllString(line, "$1*@"); text != line {
+		// What was a URL's password may have held quotation marks.
+		return maskCommands(text)
+	}
+	return line
+}
+
+func maskCommands(line string) string {
 	var b strings.Builder
 	for i := 0; i < len(line); {
 		word := ""
@@ -40,7 +49,7 @@ func Masked(line string) string {
 		b.WriteString(text)
 		i += n
 	}
-	return inURL.ReplaceAllString(b.String(), "$1*@")
+	return b.String()
 }
 
 // nameByte says whether a byte can be part of a command's name.
@@ -106,14 +115,20 @@ func maskNetUse(text string) (string, int) {
 	}
 	// The password may hold a semicolon in its quotes.
 	tail := ""
-	if rest[0] == '"' {
+	behind := func(n int) {
+		if t := strings.TrimLeft(rest[n:], " \t"); t == "" || t[0] == ';' || t[0] == '}' {
+			tail = rest[n:]
+		}
+	}
+	switch rest[0] {
+	case '*': // it is hidden already
+		behind(1)
+	case '"':
 		for j := 1; j < len(rest); j++ {
 			if rest[j] == '\\' {
 				j++
 			} else if rest[j] == '"' {
-				if t := strings.TrimLeft(rest[j+1:], " \t"); t == "" || t[0] == ';' || t[0] == '}' {
-					tail = rest[j+1:]
-				}
+				behind(j + 1)
 				break
 			}
 		}

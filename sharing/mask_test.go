@@ -35,6 +35,8 @@ func TestMasked(t *testing.T) {
 		".server tcp:port=1,password=hunter2\n.netuse /a m: r u p":        ".server tcp:port=1,password=*\n.netuse /a m: r u *",
 		".sympath srv*c:\\s*https://ann:hunter2@box/x;http://b:hunter2@c": ".sympath srv*c:\\s*https://ann:*@box/x;http://b:*@c",
 		".sympath https://box:443/x@y; .echo http://a@b":                  ".sympath https://box:443/x@y; .echo http://a@b",
+		`.netuse /a "m:" "\\box\share" "ann" * ;k`:                        `.netuse /a "m:" "\\box\share" "ann" * ;k`,
+		`.netuse /a m: \\box\share ann *hunter2 ;hunter2`:                 `.netuse /a m: \\box\share ann *`,
 		`.netusex "hunter"`:                                               `.netusex "hunter"`,
 	} {
 		got := Masked(in)
@@ -51,6 +53,10 @@ func FuzzMasked(f *testing.F) {
 	f.Add(`.netuse /a "m:" "\\box\share" "ann" "`, `"`)
 	f.Add(`.server tcp:port=1,password=`, "")
 	f.Add(`r; .netuse /a x y z `, "; r")
+	f.Add(`.netuse /a m: b "ann" "x`, `";k`)
+	f.Add(`.netuse "://u:"`, `@`)
+	f.Add(`.netuse# 0 ""0 "`, `" `)
+	f.Add(`.server x://u:a,b@ }`, ` , password = x }`)
 	f.Fuzz(func(t *testing.T, before, after string) {
 		got := Masked(before + after)
 		if again := Masked(got); again != got {
