@@ -787,11 +787,19 @@ func indexFold(t, what string) int {
 	if strings.ToLower(what) != what {
 		return strings.Index(t, what)
 	}
-	l := strings.ToLower(t)
-	if len(l) != len(t) { // offsets would not fit
-		return strings.Index(t, what)
+	found := strings.Index(strings.ToLower(t), what)
+	if found <= 0 {
+		return found
 	}
-	return strings.Index(l, what)
+	// A letter may be longer or shorter in lower case.
+	at := 0
+	for i, r := range t {
+		if at >= found {
+			return i
+		}
+		at += utf8.RuneLen(unicode.ToLower(r))
+	}
+	return len(t)
 }
 
 // leaveSearch ends a search, with what it found or as it was before.

@@ -190,6 +190,7 @@ func TestLimits(t *testing.T) {
 func FuzzEditor(f *testing.F) {
 	f.Add("dt nt!_E\tx\x1b[D\x1b[200~a\rb\x1b[201~\x12a\x12\x07\x14\x19\x1f")
 	f.Add("漢e\u0301\x02\x14\x1bu\x7f\x1b\x7f\x1by")
+	f.Add("İȺ\r\x12ⱥ") // letters that are shorter and longer in lower case
 	f.Fuzz(func(t *testing.T, keys string) {
 		e := &Editor{History: NewHistory([]string{"one", "two 漢", "e\u0301"}), Chords: "\x02"}
 		e.Reset()
