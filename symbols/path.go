@@ -274,7 +274,8 @@ func (p Path) Problems() []Problem {
 func redactAll(text string) string {
 	parts := strings.Split(text, "*")
 	for i, p := range parts {
-		parts[i] = redact(p)
+		name := strings.TrimSpace(p) // as it was read
+		parts[i] = strings.Replace(p, name, redact(name), 1)
 	}
 	return strings.Join(parts, "*")
 }

@@ -81,11 +81,11 @@ func TestPathText(t *testing.T) {
 		}
 		return p
 	}
-	p := must("/a; cache*/b ;srv*https://joe:secret@s.example/x?key=secret;srv*;srv*/d*/e")
-	if got, want := p.String(), "/a;cache*/b;srv*https://joe:xxxxx@s.example/x?...;srv*;srv*/d*/e"; got != want {
+	p := must("/a; cache*/b ;srv*https://joe:secret@s.example/x?key=secret; srv* https://joe:secret@s.example * /d;srv*;srv*/d*/e")
+	if got, want := p.String(), "/a;cache*/b;srv*https://joe:xxxxx@s.example/x?...;srv* https://joe:xxxxx@s.example * /d;srv*;srv*/d*/e"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	if got, want := p.Expanded("/C"), "/a;cache*/b;srv*/C*https://joe:xxxxx@s.example/x?...;srv*/C*"+MicrosoftServer+";srv*/d*/e"; got != want {
+	if got, want := p.Expanded("/C"), "/a;cache*/b;srv*/C*https://joe:xxxxx@s.example/x?...;srv*https://joe:xxxxx@s.example*/d;srv*/C*"+MicrosoftServer+";srv*/d*/e"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	if got := must("/a").Append(must("/b;/c")).String(); got != "/a;/b;/c" {
@@ -147,7 +147,7 @@ func TestEnvironment(t *testing.T) {
 }
 
 func FuzzParsePath(f *testing.F) {
-	for _, s := range []string{"srv*", "cache*/a;srv*/b*https://u:p@h/x?y", `symsrv*symsrv.dll*\\a\b*c`, `"a b";c`} {
+	for _, s := range []string{"srv*", "cache*/a;srv*/b*https://u:p@h/x?y", `symsrv*symsrv.dll*\\a\b*c`, `"a b";c`, "srv*https://x *b", "srv* https://x", "\u00a0https://x/\u2028;", "https://x/#", "c\u212aache*", "srv*\"https://x\"*b"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
