@@ -1,11 +1,13 @@
 package cexpr
 
 import (
+	"bytes"
 	"context"
 	stdpe "debug/pe"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"testing"
 
@@ -341,11 +343,16 @@ func FuzzEval(f *testing.F) {
 		"((All*)&all)->points[1][2].x + 1", "#CONTAINING_RECORD(&all.bits, All, bits)", "sizeof(Array<Array<float,4>,4>)", "a ? b : c = 5", `"str\x41\0"`,
 		"0x12345678`9abcdef0ui64", "static_cast<unsigned char>(65)", "@@masm(1)+@rax", "all.bits.mid++", "grid[0][0] = all.points[2][3]", "L'x' // y", "(int[3])0", "-1.5e-3f*2",
 		"!app!all.l", "::outer::inner::counter", "&*&*&all", "app!`anonymous namespace'::hidden.n", "1<2>3", "operator<<", "(unsigned)1",
+		`@!""`, "::", "!", "(::)1", "(!)1", "@@masm()", "@@c++()", "\"\"[0]", "L\"\"[1]", "*\"\"", "0x", "0xui64", "1e", ".5`", "0`", "'\\x'", "(char(*)[2])all", "all.points[-1]", "*(int(*)[1])all = 1",
+		"@rax++, @$t1 = @rax", "--all.l, all.bits.mid = -1", "0x8000000000000000i64 / -1", "(int64)1 << 64", "all = all", "#RTL_NUMBER_OF(\"\")", "(bool)0 ? 1", "(float)all.l %= 2",
 	} {
 		f.Add(s)
 	}
 	e := newFake(f, "x64", 8)
+	mem, regs := bytes.Clone(e.mem), maps.Clone(e.regs)
 	f.Fuzz(func(t *testing.T, s string) {
+		copy(e.mem, mem) // assignments change it
+		e.regs = maps.Clone(regs)
 		v, rest, err := EvalPrefix(s, e)
 		if err != nil {
 			var x *expr.Error

@@ -607,6 +607,9 @@ func (p *parser) at() (*node, error) {
 			if !ok {
 				return nil, p.fail(expr.Syntax, at, "the closing quote of the symbol name is missing")
 			}
+			if name == "" {
+				return nil, p.fail(expr.Syntax, at, "a symbol name is expected between the quotes")
+			}
 			p.i = at + 3 + len(name) + 1
 			return p.symbol(at, name)
 		}
