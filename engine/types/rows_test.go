@@ -287,6 +287,8 @@ func FuzzParseField(f *testing.F) {
 	f.Add("Links.Flink", false)
 	f.Add("Pair[1][2]..", true)
 	f.Add("Next->Next->Byte", false)
+	f.Add("Pair[999999999999]", false)
+	f.Add("Next->Next->Next->Next->Next->", true)
 	m := node()
 	p := &Printer{File: fixture(), PointerSize: 8}
 	f.Fuzz(func(t *testing.T, s string, prefix bool) {

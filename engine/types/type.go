@@ -395,7 +395,7 @@ func (t Type) Path(path string) (Type, uint64, error) {
 			if t, err = t.Element(); err != nil {
 				return Type{}, 0, err
 			}
-			if t.Size != 0 && i > (1<<62)/t.Size {
+			if t.Size != 0 && i > (maxOffset-min(at, maxOffset))/t.Size {
 				return Type{}, 0, fmt.Errorf("%s: element %d is in no memory", name, i)
 			}
 			at += i * t.Size
@@ -403,6 +403,11 @@ func (t Type) Path(path string) (Type, uint64, error) {
 	}
 	return t, at, nil
 }
+
+// maxOffset is how far behind the beginning of a type a field is looked for, in
+// bytes. An index may be beyond an array, whose last element many structures let
+// stand for more.
+const maxOffset = 1 << 62
 
 // splitIndex takes name[1][2] apart.
 func splitIndex(step string) (name string, index []uint64, err error) {
