@@ -367,9 +367,11 @@ func TestJSON(t *testing.T) {
 func FuzzJSONRequest(f *testing.F) {
 	f.Add(`{"id":1,"command":"r"}`)
 	f.Add(`{"do":"breakin"}`)
+	f.Add(`{"call":"r"}`)
+	f.Add(`{"\u0063all":"r","args":null}`)
 	f.Fuzz(func(t *testing.T, line string) {
 		r, err := parseRequest(line)
-		if err == nil && r.Command == nil && r.Do == "" && r.Answer == nil {
+		if err == nil && r.Command == nil && r.Do == "" && r.Answer == nil && r.Call == "" {
 			t.Errorf("%q asks for nothing", line)
 		}
 	})
