@@ -10,8 +10,11 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.starlark.net/starlark"
 
 	"openkd/engine"
 	"openkd/engine/enginetest"
@@ -420,33 +423,38 @@ func TestLoads(t *testing.T) {
 }
 
 // TestStuck: a script that hangs where the interpreter cannot be interrupted is
-// given up. What it does is bounded, so it ends by itself some time later.
+// given up, and others run before it ends. It hangs here until it is let go.
 func TestStuck(t *testing.T) {
-	s := newStage(t, Options{})
-	s.m.grace = time.Millisecond
-	// 24^5 comparisons in one step.
-	script := "def make():\n    l = [0]\n    for i in range(5):\n        l = [l] * 24\n    return l\na = make()\nb = make()\ncommand(lambda: a == b, 'slow')"
-	s.show(script)
+	var clock atomic.Int64
+	s := newStage(t, Options{Now: func() time.Time { return time.Unix(0, clock.Load()) }})
+	s.m.grace = 0
+	s.show("def slow():\n    command(slow, 'late')\ncommand(slow)")
 	x, name, err := s.m.Find(s.ctx, "slow")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The limit is that of this call alone: what comes before and behind it is to end
-	// on a busy machine, too.
-	usual := s.m.opt.Limits.Time
-	s.m.opt.Limits.Time = 10 * time.Millisecond
-	err = s.m.Call(s.ctx, x, name, "")
-	s.m.opt.Limits.Time = usual
-	defer s.m.stuck.Wait()
-	var l *LimitError
-	switch {
-	case errors.Is(err, errStuck):
-		if s.m.Named("play") != nil {
-			t.Error("the extension is still there")
-		}
-	case errors.As(err, &l): // a fast machine
-	default:
+	script, letGo := x.command(name).f, make(chan struct{})
+	var late error
+	_, err = s.m.run(s.ctx, x, false, func(th *starlark.Thread) (starlark.Value, error) {
+		clock.Store(int64(s.m.opt.Limits.Time) + 1)
+		<-letGo
+		var v starlark.Value
+		v, late = starlark.Call(th, script, nil, nil)
+		return v, late
+	})
+	if !errors.Is(err, errStuck) {
 		t.Errorf("it ended with %v", err)
+	}
+	if s.m.Named("play") != nil {
+		t.Error("the extension is still there")
+	}
+	if out := s.show("print(1)"); out != "1\n" {
+		t.Errorf("while it hangs shown is %q", out)
+	}
+	close(letGo)
+	s.m.stuck.Wait()
+	if late == nil || x.command("late") != nil {
+		t.Errorf("it went on when it had been given up, and ended with %v", late)
 	}
 	if out := s.show("print(1)"); out != "1\n" {
 		t.Errorf("afterwards shown is %q", out)
