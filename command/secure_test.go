@@ -116,7 +116,7 @@ command(hit)
 				}
 				out := filepath.Join(t.TempDir(), "out")
 				road(r, word+" "+out+" nt L10")
-				got := r.out.take()
+				got := r.out.Take()
 				_, err := os.Stat(out)
 				switch {
 				case !secure && err != nil:
@@ -306,7 +306,7 @@ func TestSecureExtensions(t *testing.T) {
 			t.Errorf("not said: %s\n%s", want, notes)
 		}
 	}
-	if got := r.out.take(); strings.Contains(got, "I run") {
+	if got := r.out.Take(); strings.Contains(got, "I run") {
 		t.Errorf("what is not allowed was called: %s", got)
 	}
 	chain := ""
@@ -323,7 +323,7 @@ func TestSecureExtensions(t *testing.T) {
 			}
 		}
 	}
-	r.out.take()
+	r.out.Take()
 	for name, why := range map[string]string{
 		stranger: "in no folder of the extension path", filepath.Join(named, "beside"): "in no folder", filepath.Join(path, "text.txt"): "does not end in .star",
 		"text.txt": "does not end in .star", filepath.Join(path, "..", filepath.Base(other), "stranger"): "in no folder", far: "far away", "far/away": "far away",

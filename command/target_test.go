@@ -6,13 +6,13 @@ import (
 	"errors"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"openkd/arch"
 	"openkd/engine"
 	"openkd/engine/enginetest"
+	"openkd/internal/captured"
 	"openkd/kdproto"
 	"openkd/target"
 )
@@ -24,32 +24,13 @@ type rig struct {
 	f   *enginetest.Fake
 	e   *engine.Engine
 	s   *Session
-	out *buffer
-}
-
-type buffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) take() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	t := b.b.String()
-	b.b.Reset()
-	return t
+	out *captured.Text
 }
 
 func newRig(t *testing.T, n int) *rig {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	r := &rig{T: t, ctx: ctx, f: enginetest.New(n), out: &buffer{}}
+	r := &rig{T: t, ctx: ctx, f: enginetest.New(n), out: new(captured.Text)}
 	r.e = engine.New(r.f, engine.Options{
 		Name: "Remote KD: KdSrv:Server=@{<Local>},Trans=@{COM:Port=fake}",
 		Now:  func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
@@ -65,7 +46,7 @@ func newRig(t *testing.T, n int) *rig {
 	if err := r.s.WaitStop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := r.out.take(), "Break instruction exception - code 80000003 (first chance)\nnt+0x24ca60:\nfffff803`19e4ca60 cc              int     3\n"; got != want {
+	if got, want := r.out.Take(), "Break instruction exception - code 80000003 (first chance)\nnt+0x24ca60:\nfffff803`19e4ca60 cc              int     3\n"; got != want {
 		t.Fatalf("first stop:\n%s", got)
 	}
 	return r
@@ -75,7 +56,7 @@ func newRig(t *testing.T, n int) *rig {
 func (r *rig) do(line, want string) {
 	r.Helper()
 	r.s.Execute(r.ctx, line)
-	if got := r.out.take(); got != want {
+	if got := r.out.Take(); got != want {
 		r.Errorf("%s\n--- got\n%s--- want\n%s", line, got, want)
 	}
 }
@@ -83,14 +64,14 @@ func (r *rig) do(line, want string) {
 // text runs a line and returns what it printed.
 func (r *rig) text(line string) string {
 	r.s.Execute(r.ctx, line)
-	return r.out.take()
+	return r.out.Take()
 }
 
 // fails runs a line and looks for a part of its message.
 func (r *rig) fails(line, part string) {
 	r.Helper()
 	err := r.s.Execute(r.ctx, line)
-	if got := r.out.take(); err == nil || !strings.Contains(got, part) {
+	if got := r.out.Take(); err == nil || !strings.Contains(got, part) {
 		r.Errorf("%s: error %v, text %q, want %q", line, err, got, part)
 	}
 }
@@ -123,7 +104,7 @@ const placeLines = "nt+0x24da60:\nfffff803`19e4da60 0000            add     byte
 // The same on a 32-bit target, whose addresses are shown with eight digits.
 func TestX86(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	r := &rig{T: t, ctx: ctx, f: enginetest.NewX86(), out: &buffer{}}
+	r := &rig{T: t, ctx: ctx, f: enginetest.NewX86(), out: new(captured.Text)}
 	r.e = engine.New(r.f, engine.Options{})
 	r.s = NewSession(r.e, r.out, Options{})
 	done := make(chan error, 1)
@@ -134,7 +115,7 @@ func TestX86(t *testing.T) {
 	if err := r.s.WaitStop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.out.take(); !strings.Contains(got, "NOT A BUG OR A SYSTEM CRASH") || !strings.HasSuffix(got, "nt+0x1234:\n80401234 cc              int     3\n") {
+	if got := r.out.Take(); !strings.Contains(got, "NOT A BUG OR A SYSTEM CRASH") || !strings.HasSuffix(got, "nt+0x1234:\n80401234 cc              int     3\n") {
 		t.Error(got)
 	}
 	r.do("lm", "start    end        module name\n80400000 80800000   nt         (deferred)\n80800000 80810000   hal        (deferred)\n")
@@ -151,7 +132,7 @@ func TestFirstCommandsCostNoExchange(t *testing.T) {
 	r := newRig(t, 2)
 	n := r.f.Count()
 	r.s.Execute(r.ctx, "r; u; db @$scopeip")
-	if got := r.out.take(); !strings.Contains(got, "rip=fffff80319e4ca60") || strings.Count(got, "\n") < 20 || strings.Contains(got, "??") {
+	if got := r.out.Take(); !strings.Contains(got, "rip=fffff80319e4ca60") || strings.Count(got, "\n") < 20 || strings.Contains(got, "??") {
 		t.Errorf("%s", got)
 	}
 	if d := r.f.Count() - n; d != 0 {
@@ -197,7 +178,7 @@ cs=0000  ss=0000  ds=0000  es=0000  fs=0000  gs=0000             efl=00000046
 func TestMissingValue(t *testing.T) {
 	r := newRig(t, 1)
 	r.s.Execute(r.ctx, "r rax=")
-	if got := r.out.take(); !strings.HasPrefix(got, strings.Repeat(" ", len("kd> r rax="))+"^") {
+	if got := r.out.Take(); !strings.HasPrefix(got, strings.Repeat(" ", len("kd> r rax="))+"^") {
 		t.Error(got)
 	}
 }
@@ -294,15 +275,15 @@ func TestSteps(t *testing.T) {
 	r.fails("ta", "usage")
 	r.script(stepStop(place))
 	r.s.Execute(r.ctx, "tr")
-	if got := r.out.take(); !strings.HasPrefix(got, "rax=") || !strings.HasSuffix(got, placeLines) {
+	if got := r.out.Take(); !strings.HasPrefix(got, "rax=") || !strings.HasSuffix(got, placeLines) {
 		t.Errorf("tr: %s", got)
 	}
 	// An empty line steps again.
 	r.script(stepStop(place+2), stepStop(place+4))
 	r.s.Execute(r.ctx, "t")
-	r.out.take()
+	r.out.Take()
 	r.s.Execute(r.ctx, "")
-	if got := r.out.take(); !strings.Contains(got, line("64")) {
+	if got := r.out.Take(); !strings.Contains(got, line("64")) {
 		t.Errorf("repeat: %s", got)
 	}
 }
@@ -320,23 +301,23 @@ func TestConditionalBreakpoint(t *testing.T) {
 		f.Stop(bpStop(place))
 	}
 	r.s.Execute(r.ctx, `bp nt+24da60 "j (@rcx == 0n300) '.echo there'; 'gc'"; .prompt_allow -dis -sym`)
-	r.out.take()
+	r.out.Take()
 	r.s.Execute(r.ctx, "g; .echo after")
-	if got := r.out.take(); n != 300 || got != "there\nafter\n" {
+	if got := r.out.Take(); n != 300 || got != "there\nafter\n" {
 		t.Errorf("%d resumes, %d bytes, end %q", n, len(got), got[max(0, len(got)-60):])
 	}
 	// The rest of the list is not run after a resume, and .if works as well.
 	r.s.Execute(r.ctx, `bs 0 ".if (@rcx < 0n310) {gc; .echo never} .else {.echo enough}"`)
-	r.out.take()
+	r.out.Take()
 	r.s.Execute(r.ctx, "g")
-	if got := r.out.take(); n != 310 || got != "enough\n" {
+	if got := r.out.Take(); n != 310 || got != "enough\n" {
 		t.Errorf("%d resumes: %q", n, got)
 	}
 	// Where it stands comes after the commands, mistakes included.
 	r.s.Execute(r.ctx, `.prompt_allow +dis +sym; bs 0 "nonsense"`)
-	r.out.take()
+	r.out.Take()
 	err := r.s.Execute(r.ctx, "g")
-	if got := r.out.take(); err == nil || !strings.Contains(got, "not a command") || !strings.HasSuffix(got, placeLines) {
+	if got := r.out.Take(); err == nil || !strings.Contains(got, "not a command") || !strings.HasSuffix(got, placeLines) {
 		t.Errorf("%v %q", err, got)
 	}
 	// q inside leaves.
@@ -415,7 +396,7 @@ func TestTargetCommands(t *testing.T) {
 	r.do(".time -h 2", strings.Replace(times, "03:00:00.000 2026 (UTC - 8", "13:00:00.000 2026 (UTC + 2", 1))
 	r.s.SetProgram("kd 0.1")
 	r.s.Execute(r.ctx, "version")
-	if got := r.out.take(); !regexp.MustCompile(`Remote KD: KdSrv.*\nkd 0\.1\nbuilt with go`).MatchString(got) {
+	if got := r.out.Take(); !regexp.MustCompile(`Remote KD: KdSrv.*\nkd 0\.1\nbuilt with go`).MatchString(got) {
 		t.Error(got)
 	}
 	r.do("||", ".  0 Remote KD: KdSrv:Server=@{<Local>},Trans=@{COM:Port=fake}\n")
@@ -467,7 +448,7 @@ func TestBugCheckStop(t *testing.T) {
 	for range 2 {
 		r.s.Execute(r.ctx, "g")
 	}
-	got := r.out.take()
+	got := r.out.Take()
 	if strings.Count(got, "BugCheck D1, {9, 0, 0, 0}\n") != 2 || strings.Count(got, "stops here at every g") != 1 {
 		t.Error(got)
 	}
@@ -487,7 +468,7 @@ func TestBugCheckStop(t *testing.T) {
 	r.f.Unlock()
 	r.script(target.Stop{PC: enginetest.Break, Exception: enginetest.Exception(kdproto.StatusBreakpoint, true)})
 	r.s.Execute(r.ctx, "g")
-	if got := r.out.take(); strings.Contains(got, "have been invoked") || !strings.Contains(got, "BugCheck E2, {0, 0, 0, 0}\n") || !strings.Contains(got, "was asked for") {
+	if got := r.out.Take(); strings.Contains(got, "have been invoked") || !strings.Contains(got, "BugCheck E2, {0, 0, 0, 0}\n") || !strings.Contains(got, "was asked for") {
 		t.Error(got)
 	}
 }
@@ -515,7 +496,7 @@ func TestControlCommands(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if got := r.out.take(); !strings.HasSuffix(got, "back\n") {
+	if got := r.out.Take(); !strings.HasSuffix(got, "back\n") {
 		t.Error(got)
 	}
 	if len(r.f.Controls) == 0 || r.f.Controls[0].Op != target.ControlReboot {
@@ -532,7 +513,7 @@ func TestControlCommands(t *testing.T) {
 	if err := <-done; !errors.Is(err, target.ErrLost) {
 		t.Error(err)
 	}
-	r.out.take()
+	r.out.Take()
 	r.fails("r", "link to the target is lost")
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"openkd/internal/captured"
 	"openkd/sharing"
 	"openkd/target"
 )
@@ -84,7 +85,7 @@ func TestNothingActsAtClients(t *testing.T) {
 func TestNothingActsAtTheServer(t *testing.T) {
 	for _, js := range []bool{false, true} {
 		log := filepath.Join(t.TempDir(), "log")
-		var audit safeBuffer
+		var audit captured.Text
 		r := newRig(nil)
 		in, keys := io.Pipe()
 		out := newTap(false)
@@ -146,14 +147,3 @@ func TestNothingActsAtTheServer(t *testing.T) {
 		}
 	}
 }
-
-// safeBuffer is a buffer for several goroutines.
-type safeBuffer struct{ tap }
-
-func (s *safeBuffer) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.buf.Write(b)
-}
-
-func (s *safeBuffer) String() string { return s.text() }

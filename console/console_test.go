@@ -1,13 +1,11 @@
 package console
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +15,7 @@ import (
 	"openkd/command"
 	"openkd/engine"
 	"openkd/engine/enginetest"
+	"openkd/internal/captured"
 	"openkd/kdproto"
 	"openkd/sharing"
 	"openkd/target"
@@ -24,52 +23,16 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// safe is a buffer for many goroutines.
-type safe struct {
-	mu  sync.Mutex
-	b   bytes.Buffer
-	got chan struct{}
-}
-
-func newSafe() *safe { return &safe{got: make(chan struct{}, 1)} }
-
-func (s *safe) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.b.Write(p)
-	poke(s.got)
-	return len(p), nil
-}
-
-func (s *safe) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-// until waits for a text in the output.
-func (s *safe) until(t testing.TB, text string) {
-	t.Helper()
-	limit := time.After(20 * time.Second)
-	for !strings.Contains(s.String(), text) {
-		select {
-		case <-s.got:
-		case <-limit:
-			t.Fatalf("no %q in:\n%s", text, s.String())
-		}
-	}
-}
-
 type rig struct {
 	f   *enginetest.Fake
-	out *safe
+	out *captured.Text
 	opt Options
 }
 
 func newRig(in io.Reader) *rig {
 	f := enginetest.New(2)
 	e := engine.New(f, engine.Options{Now: func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }})
-	out := newSafe()
+	out := new(captured.Text)
 	s := command.NewSession(e, io.Discard, command.Options{Quiet: true})
 	return &rig{f: f, out: out, opt: Options{In: in, Out: out, Err: out, Session: s, Engine: e, EndWait: 500 * time.Millisecond, Signals: make(chan os.Signal)}}
 }
@@ -142,7 +105,7 @@ func TestInterrupt(t *testing.T) {
 	code := make(chan int)
 	go func() { code <- Run(context.Background(), r.opt) }()
 	r.met()
-	r.out.until(t, "0: kd> ")
+	r.out.Until(t, "0: kd> ")
 	io.WriteString(w, "g\n.echo queued\n")
 	for {
 		if _, n := r.f.LastResume(); n == 1 {
@@ -151,7 +114,7 @@ func TestInterrupt(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	sig <- os.Interrupt
-	r.out.until(t, "queued")
+	r.out.Until(t, "queued")
 	io.WriteString(w, ".while (1) { }\n")
 	io.WriteString(w, ".echo alive\n")
 	for i := 0; !strings.Contains(r.out.String(), "alive"); i++ {
@@ -196,16 +159,16 @@ func TestInterruptAtOnce(t *testing.T) {
 	code := make(chan int)
 	go func() { code <- Run(context.Background(), r.opt) }()
 	r.met()
-	r.out.until(t, "0: kd> ")
+	r.out.Until(t, "0: kd> ")
 	strike.Store(true)
 	io.WriteString(w, "g\n")
-	r.out.until(t, "Command cancelled.\n")
+	r.out.Until(t, "Command cancelled.\n")
 	strike.Store(false)
 	if _, n := r.f.LastResume(); n != 0 {
 		t.Errorf("let go %d times", n)
 	}
 	io.WriteString(w, "? 2\n")
-	r.out.until(t, "= 00000000`00000002\n")
+	r.out.Until(t, "= 00000000`00000002\n")
 	io.WriteString(w, "q\n")
 	if c := <-code; c != 0 {
 		t.Errorf("exit %d\n%s", c, r.out.String())
@@ -251,7 +214,7 @@ func TestPrompt(t *testing.T) {
 	r.f.Connect()
 	r.f.Send(target.Event{Kind: target.EventRunning})
 	r.f.Send(target.Event{Kind: target.EventPrompt, Text: "Break (b) or ignore (i)? ", MaxAnswer: 3})
-	r.out.until(t, "Input> ")
+	r.out.Until(t, "Input> ")
 	io.WriteString(w, "bcd\n")
 	for len(answers(r.f)) == 0 {
 		time.Sleep(time.Millisecond)
@@ -274,9 +237,9 @@ func TestPromptWhileCommandWaits(t *testing.T) {
 	code := make(chan int)
 	go func() { code <- Run(context.Background(), r.opt) }()
 	r.met()
-	r.out.until(t, "kd> ")
+	r.out.Until(t, "kd> ")
 	io.WriteString(w, "g\n")
-	r.out.until(t, "Really? Input> ")
+	r.out.Until(t, "Really? Input> ")
 	io.WriteString(w, "yes\n")
 	for len(answers(r.f)) == 0 {
 		time.Sleep(time.Millisecond)
@@ -303,13 +266,13 @@ func TestJSON(t *testing.T) {
 	code := make(chan int)
 	go func() { code <- Run(context.Background(), r.opt) }()
 	r.met()
-	r.out.until(t, `"event":"halted"`)
+	r.out.Until(t, `"event":"halted"`)
 	for _, l := range []string{
 		`{"id":1,"command":"? 1+1"}`, `{"id":"b","command":"xyz"}`, `.echo plain`, `{"nonsense":1}`, `{"id":2,"do":"status"}`,
 	} {
 		io.WriteString(w, l+"\n")
 	}
-	r.out.until(t, `"plain\n"`)
+	r.out.Until(t, `"plain\n"`)
 	io.WriteString(w, `{"id":3,"command":"g"}`+"\n"+`{"id":4,"command":".echo late"}`+"\n")
 	for {
 		if _, n := r.f.LastResume(); n == 1 {
@@ -318,7 +281,7 @@ func TestJSON(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	io.WriteString(w, `{"id":5,"do":"breakin"}`+"\n")
-	r.out.until(t, `"late\n"`)
+	r.out.Until(t, `"late\n"`)
 	io.WriteString(w, `{"id":6,"command":"q"}`+"\n")
 	if c := <-code; c != ExitCommand {
 		t.Errorf("exit %d", c)
@@ -386,7 +349,7 @@ func TestJSONComplete(t *testing.T) {
 	code := make(chan int)
 	go func() { code <- Run(context.Background(), r.opt) }()
 	r.met()
-	r.out.until(t, `"event":"halted"`) // or the input's end may come before the target
+	r.out.Until(t, `"event":"halted"`) // or the input's end may come before the target
 	for _, c := range []struct{ in, want string }{
 		{`{"id":1,"do":"complete","line":"k; .logc"}`, `{"candidates":[{"kind":"command","text":".logclose"}],"from":3,"id":1,"incomplete":false,"insert":".logclose ","more":0,"to":8,"type":"completion"}`},
 		{`{"id":"b","do":"complete","line":".lo x","cursor":3}`, `"from":0,"id":"b","incomplete":false,"insert":".lo","more":0,"to":3,"type":"completion"}`},
@@ -395,7 +358,7 @@ func TestJSONComplete(t *testing.T) {
 		{`{"id":4,"do":"complete","line":"x","cursor":2}`, `"message":"\"cursor\" is 0 to 1, in bytes","type":"error"}`},
 	} {
 		io.WriteString(w, c.in+"\n")
-		r.out.until(t, c.want)
+		r.out.Until(t, c.want)
 	}
 	w.Close()
 	if c := <-code; c != ExitOK {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"openkd/console/lineedit/vttest"
+	"openkd/internal/captured"
 	"openkd/sharing"
 )
 
@@ -25,7 +26,7 @@ type farDesk struct {
 	t           *testing.T
 	master, tty *os.File
 	vt          *vttest.Screen
-	raw         *safe
+	raw         *captured.Text
 	code        chan int
 	stall       sync.Mutex // held: the terminal takes nothing
 }
@@ -36,7 +37,7 @@ func newFarDesk(t *testing.T, p *shared, name string, env map[string]string) *fa
 	if err != nil {
 		t.Skip("no pty: ", err)
 	}
-	d := &farDesk{t: t, master: master, tty: tty, vt: vttest.New(80, 24), raw: newSafe(), code: make(chan int, 1)}
+	d := &farDesk{t: t, master: master, tty: tty, vt: vttest.New(80, 24), raw: new(captured.Text), code: make(chan int, 1)}
 	d.size(80, 24)
 	before, err := term.GetState(descriptor(tty))
 	if err != nil {

@@ -22,6 +22,8 @@ import (
 	"openkd/command"
 	"openkd/connstr"
 	"openkd/engine"
+	"openkd/internal/captured"
+	"openkd/internal/ports"
 	"openkd/rundir"
 	"openkd/sharing"
 	"openkd/transport"
@@ -411,7 +413,7 @@ func TestFarAndBroken(t *testing.T) {
 				var there connstr.Transport
 				if door == "reverse" {
 					// The client listens; the session connects out, as often as it is lost.
-					there = connstr.Transport{Proto: "tcp", ClientOf: "127.0.0.1", Port: freePort(t), Password: "pw"}
+					there = connstr.Transport{Proto: "tcp", ClientOf: "127.0.0.1", Port: ports.TCP(t), Password: "pw"}
 				} else {
 					there = open(readOnly)
 				}
@@ -476,45 +478,20 @@ func TestFarAndBroken(t *testing.T) {
 	}
 }
 
-// freePort is a port below those that the system gives to whoever connects: what is
-// listened at again and again must not be somebody else's meanwhile.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 1000 {
-		p := 18000 + rand.IntN(12000)
-		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", p)); err == nil {
-			ln.Close()
-			return p
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
-}
-
 // lateText collects text; what is no prompt gets there a moment later.
-type lateText struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
+type lateText struct{ captured.Text }
 
 func (l *lateText) Write(b []byte) (int, error) {
 	if !bytes.HasSuffix(b, []byte("> ")) {
 		time.Sleep(5 * time.Millisecond)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
+	return l.Text.Write(b)
 }
 
-func (l *lateText) until(t *testing.T, want string) {
+// is waits until the text is that and nothing else.
+func (l *lateText) is(t *testing.T, want string) {
 	t.Helper()
-	got := ""
-	for end := time.Now().Add(10 * time.Second); got != want && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		l.mu.Lock()
-		got = l.b.String()
-		l.mu.Unlock()
-	}
-	if got != want {
+	if got, ok := l.Wait(func(s string) bool { return s == want }); !ok {
 		t.Fatalf("it shows %q, not %q", got, want)
 	}
 }
@@ -539,18 +516,18 @@ func TestPromptBelow(t *testing.T) {
 			r.read(prompt)
 		}
 	})
-	out.until(t, prompt)
+	out.is(t, prompt)
 	r.Entry(notice, 0)
-	out.until(t, shows)
+	out.is(t, shows)
 
 	hub := sharing.NewHub(sharing.Options{})
 	defer hub.Close("")
 	out = &lateText{}
 	k := &console{ctx: ctx, local: out, src: in(out), s: command.NewSession(engine.New(nil, engine.Options{}), io.Discard, command.Options{Share: hub})}
 	wg.Go(func() { k.take(ctx, func() string { return prompt }, "halted") })
-	out.until(t, prompt)
+	out.is(t, prompt)
 	k.Announce(notice)
-	out.until(t, shows)
+	out.is(t, shows)
 }
 
 // TestPromptComesBack: when others' command is over and the owner waits already,
@@ -593,7 +570,7 @@ func TestPromptChanges(t *testing.T) {
 	r.ask = nil // the reading ended
 	r.Entry(sharing.Entry{Kind: sharing.EntryPrompt, Name: "halted", Prompt: "1: kd> "}, 0)
 	show()
-	out.until(t, "0: kd> \n1: kd> ")
+	out.is(t, "0: kd> \n1: kd> ")
 }
 
 // TestForgottenInACommand: a program whose command was running when the session

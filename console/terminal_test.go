@@ -20,6 +20,7 @@ import (
 
 	"openkd/command"
 	"openkd/console/lineedit/vttest"
+	"openkd/internal/captured"
 	"openkd/target"
 )
 
@@ -31,7 +32,7 @@ type desk struct {
 	master *os.File
 	tty    *os.File
 	vt     *vttest.Screen
-	raw    *safe // what was written
+	raw    *captured.Text // what was written
 	read   chan struct{}
 	code   chan int
 	before *term.State
@@ -58,7 +59,7 @@ func newDesk(t *testing.T, width, height int) *desk {
 		t.Skip("no pty: ", err)
 	}
 	d := &desk{
-		rig: newRig(nil), t: t, master: master, tty: tty, vt: vttest.New(width, height), raw: newSafe(),
+		rig: newRig(nil), t: t, master: master, tty: tty, vt: vttest.New(width, height), raw: new(captured.Text),
 		read: make(chan struct{}), code: make(chan int, 1), env: map[string]string{"TERM": "xterm"},
 	}
 	d.sized(width, height)

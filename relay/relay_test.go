@@ -4,52 +4,16 @@ import (
 	"context"
 	"os"
 	"runtime"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"openkd/internal/captured"
 	"openkd/sharing"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-type shown struct {
-	mu   sync.Mutex
-	b    strings.Builder
-	more chan struct{}
-}
-
-func (s *shown) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.b.Write(b)
-	select {
-	case s.more <- struct{}{}:
-	default:
-	}
-	return len(b), nil
-}
-
-func (s *shown) until(t *testing.T, part string) {
-	t.Helper()
-	end := time.After(30 * time.Second)
-	for {
-		s.mu.Lock()
-		text := s.b.String()
-		s.mu.Unlock()
-		if strings.Contains(text, part) {
-			return
-		}
-		select {
-		case <-s.more:
-		case <-end:
-			t.Fatalf("%q was not shown:\n%s", part, text)
-		}
-	}
-}
 
 // TestInterrupt: CTRL+C reaches the program, from here and from a client, and
 // what it writes last is seen.
@@ -57,7 +21,7 @@ func TestInterrupt(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the program of this test is Unix's")
 	}
-	out := &shown{more: make(chan struct{}, 1)}
+	out := new(captured.Text)
 	keys := make(chan os.Signal, 1)
 	hub := sharing.NewHub(sharing.Options{})
 	code := make(chan int, 1)
@@ -71,15 +35,15 @@ func TestInterrupt(t *testing.T) {
 		}
 		code <- c
 	}()
-	out.until(t, "ready\n")
+	out.Until(t, "ready\n")
 	keys <- os.Interrupt
-	out.until(t, "caught 1\n")
+	out.Until(t, "caught 1\n")
 	keys <- os.Interrupt
-	out.until(t, "caught 2\n")
+	out.Until(t, "caught 2\n")
 	if c := <-code; c != 3 {
 		t.Errorf("the exit code is %d", c)
 	}
-	out.until(t, "last words\n")
+	out.Until(t, "last words\n")
 }
 
 // TestKilled: a program that ignores everything is ended all the same.
@@ -87,14 +51,14 @@ func TestKilled(t *testing.T) {
 	if runtime.GOOS == "windows" || testing.Short() {
 		t.Skip("it waits for a stubborn program of Unix")
 	}
-	out := &shown{more: make(chan struct{}, 1)}
+	out := new(captured.Text)
 	ctx, cancel := context.WithCancel(context.Background())
 	code := make(chan int, 1)
 	go func() {
 		c, _ := Serve(ctx, Options{Command: `trap '' TERM INT HUP; echo ready; while :; do sleep 0.1; done`, Out: out, Hub: sharing.NewHub(sharing.Options{})})
 		code <- c
 	}()
-	out.until(t, "ready\n")
+	out.Until(t, "ready\n")
 	cancel()
 	select {
 	case c := <-code:

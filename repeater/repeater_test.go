@@ -8,19 +8,19 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"openkd/connstr"
+	"openkd/internal/captured"
+	"openkd/internal/ports"
 	"openkd/transport"
 	"openkd/transport/transporttest"
 )
@@ -41,37 +41,10 @@ func TestMain(m *testing.M) {
 // patience bounds every wait; nothing comes near it.
 const patience = 20 * time.Second
 
-type logText struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// await waits until the log has a text n times.
-func (l *logText) await(t testing.TB, text string, n int) {
-	t.Helper()
-	for end := time.Now().Add(patience); strings.Count(l.String(), text) < n; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("the log lacks %q:\n%s", text, l)
-		}
-	}
-}
-
 // running is a repeater that runs.
 type running struct {
 	*Repeater
-	log  *logText
+	log  *captured.Text
 	stop func()
 	done chan struct{}
 	why  error // when done
@@ -79,7 +52,7 @@ type running struct {
 
 func start(t testing.TB, server, client connstr.Transport, o Options) *running {
 	t.Helper()
-	x := &running{log: new(logText), done: make(chan struct{})}
+	x := &running{log: new(captured.Text), done: make(chan struct{})}
 	o.Logger = slog.New(slog.NewTextHandler(x.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	r, err := Open(t.Context(), server, client, o)
 	if err != nil {
@@ -113,27 +86,6 @@ func to(port int) connstr.Transport {
 
 func reverse(port int) connstr.Transport {
 	return connstr.Transport{Proto: "tcp", ClientOf: "127.0.0.1", Port: port}
-}
-
-// ports counts up from a random place below those that the system gives to
-// whoever asks: two tests must not meet at one.
-var ports = func() *atomic.Int32 {
-	var n atomic.Int32
-	n.Store(20000 + rand.Int32N(8000))
-	return &n
-}()
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		p := int(ports.Add(1))
-		if l, err := net.Listen("tcp", fmt.Sprintf(":%d", p)); err == nil {
-			l.Close()
-			return p
-		}
-	}
-	t.Fatal("no free port")
-	return 0
 }
 
 func (x *running) port() int { return x.Client().Port }
@@ -289,27 +241,27 @@ func TestConformance(t *testing.T) {
 			})
 		}},
 		{"the server connects in", func(t *testing.T) (transport.Conn, transport.Conn) {
-			port := freePort(t)
+			port := ports.TCP(t)
 			return secure(t, reverse(port), func(transport.Listener) connstr.Transport {
 				return to(start(t, reverse(port), tcp(0), Options{Keep: true}).port())
 			})
 		}},
 		{"the server connects in, the client through a pipe", func(t *testing.T) (transport.Conn, transport.Conn) {
-			port, name := freePort(t), "kd"+crand.Text()[:10]
+			port, name := ports.TCP(t), "kd"+crand.Text()[:10]
 			return secure(t, reverse(port), func(transport.Listener) connstr.Transport {
 				start(t, reverse(port), connstr.Transport{Proto: "npipe", Pipe: name}, Options{Keep: true})
 				return to(start(t, connstr.Transport{Proto: "npipe", Server: ".", Pipe: name}, tcp(0), Options{Keep: true}).port())
 			})
 		}},
 		{"the client is connected to", func(t *testing.T) (transport.Conn, transport.Conn) {
-			port := freePort(t)
+			port := ports.TCP(t)
 			return secure(t, tcp(0), func(l transport.Listener) connstr.Transport {
 				start(t, to(l.Transport().Port), reverse(port), Options{Keep: true})
 				return reverse(port)
 			})
 		}},
 		{"both in reverse, through two", func(t *testing.T) (transport.Conn, transport.Conn) {
-			in, mid, out := freePort(t), freePort(t), freePort(t)
+			in, mid, out := ports.TCP(t), ports.TCP(t), ports.TCP(t)
 			return secure(t, reverse(in), func(transport.Listener) connstr.Transport {
 				start(t, reverse(in), reverse(mid), Options{Keep: true})
 				start(t, reverse(mid), reverse(out), Options{Keep: true})
@@ -362,7 +314,7 @@ func TestEndsWithTheLastConnection(t *testing.T) {
 		hears(t, c, "hello")
 	}
 	a.Close()
-	x.log.await(t, "msg=ended", 1)
+	x.log.Until(t, "msg=ended")
 	says(t, b, "still there")
 	hears(t, b, "still there")
 	b.Close()
@@ -382,7 +334,7 @@ func TestEndsWithTheLastConnection(t *testing.T) {
 		hears(t, c, "hello")
 		c.Close()
 	}
-	keeps.log.await(t, "msg=ended", 3)
+	keeps.log.Times(t, "msg=ended", 3)
 	select {
 	case <-keeps.done:
 		t.Error("it ended although it was to stay")
@@ -397,13 +349,13 @@ func TestEndsWithTheLastConnection(t *testing.T) {
 // A server that is not there: the client is told by being closed, nothing
 // stays, and the next client may have more luck.
 func TestServerOutOfReach(t *testing.T) {
-	port := freePort(t)
+	port := ports.TCP(t)
 	x := start(t, to(port), tcp(0), Options{})
 	for i := range 3 {
 		c := dial(t, x.port())
 		says(t, c, "hello")
 		isOver(t, c)
-		x.log.await(t, "the server cannot be reached", i+1)
+		x.log.Times(t, "the server cannot be reached", i+1)
 	}
 	select {
 	case <-x.done:
@@ -442,10 +394,10 @@ func TestBothEnd(t *testing.T) {
 			b.Close()
 		}
 	}
-	x.log.await(t, "the client ended it", 1)
-	x.log.await(t, "the server ended it", 1)
-	x.log.await(t, "the client was lost", 1)
-	x.log.await(t, "the server was lost", 1)
+	x.log.Until(t, "the client ended it")
+	x.log.Until(t, "the server ended it")
+	x.log.Until(t, "the client was lost")
+	x.log.Until(t, "the server was lost")
 }
 
 // What a server says while it leaves arrives, although the client is still
@@ -479,7 +431,7 @@ func TestLinger(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	isOver(t, c)
-	x.log.await(t, "msg=ended", 1)
+	x.log.Until(t, "msg=ended")
 }
 
 // Who does not read stops the other, and costs bounded memory.
@@ -554,8 +506,8 @@ func TestFlood(t *testing.T) {
 	ready.Wait()
 	close(release)
 	wg.Wait()
-	y.log.await(t, "msg=ended", clients)
-	x.log.await(t, "msg=ended", clients)
+	y.log.Times(t, "msg=ended", clients)
+	x.log.Times(t, "msg=ended", clients)
 }
 
 func TestTooMany(t *testing.T) {
@@ -568,9 +520,9 @@ func TestTooMany(t *testing.T) {
 		held = append(held, c)
 	}
 	isOver(t, dial(t, x.port()))
-	x.log.await(t, "clients are turned away", 1)
+	x.log.Until(t, "clients are turned away")
 	held[0].Close()
-	x.log.await(t, "msg=ended", 1)
+	x.log.Until(t, "msg=ended")
 	c := dial(t, x.port())
 	says(t, c, "hello")
 	hears(t, c, "hello")
@@ -579,11 +531,11 @@ func TestTooMany(t *testing.T) {
 // Servers that connect in wait for clients, and clients for servers, in the
 // order in which they came.
 func TestServersConnectIn(t *testing.T) {
-	x := start(t, reverse(freePort(t)), tcp(0), Options{Keep: true})
+	x := start(t, reverse(ports.TCP(t)), tcp(0), Options{Keep: true})
 	in := x.Server().Port
 	server := func(n int) *net.TCPConn {
 		s := dial(t, in)
-		x.log.await(t, "a server connected in", n)
+		x.log.Times(t, "a server connected in", n)
 		return s
 	}
 	pair := func(c, s net.Conn) {
@@ -609,10 +561,10 @@ func TestServersConnectIn(t *testing.T) {
 	silent := dial(t, x.port())
 	c1 = dial(t, x.port())
 	says(t, c1, "one")
-	x.log.await(t, "the client waits", 1)
+	x.log.Until(t, "the client waits")
 	c2 = dial(t, x.port())
 	says(t, c2, "two")
-	x.log.await(t, "the client waits", 2)
+	x.log.Times(t, "the client waits", 2)
 	time.Sleep(20 * time.Millisecond)
 	s1 = server(3)
 	hears(t, s1, "one")
@@ -621,17 +573,17 @@ func TestServersConnectIn(t *testing.T) {
 	pair(c1, s1)
 	pair(c2, s2)
 	silent.Close()
-	x.log.await(t, "the client left", 1)
+	x.log.Until(t, "the client left")
 
 	// One who left while he waited gets nobody, and who is gone is given to nobody.
 	c1 = dial(t, x.port())
 	says(t, c1, "gone")
-	x.log.await(t, "the client waits", 3)
+	x.log.Times(t, "the client waits", 3)
 	c1.Close()
-	x.log.await(t, "the client left", 2)
+	x.log.Times(t, "the client left", 2)
 	s1 = server(5)
 	s1.Close()
-	x.log.await(t, "a server left", 1)
+	x.log.Until(t, "a server left")
 	s1, c1 = server(6), dial(t, x.port())
 	says(t, c1, "here")
 	hears(t, s1, "here")
@@ -641,35 +593,35 @@ func TestServersConnectIn(t *testing.T) {
 	s1 = dial(t, in)
 	says(t, s1, "GET / HTTP/1.1\r\n\r\n")
 	isOver(t, s1)
-	x.log.await(t, "is no server", 1)
+	x.log.Until(t, "is no server")
 }
 
 func TestNoServerConnectsIn(t *testing.T) {
-	x := start(t, reverse(freePort(t)), tcp(0), Options{Keep: true, Wait: 50 * time.Millisecond, Within: 50 * time.Millisecond})
+	x := start(t, reverse(ports.TCP(t)), tcp(0), Options{Keep: true, Wait: 50 * time.Millisecond, Within: 50 * time.Millisecond})
 	c := dial(t, x.port())
 	says(t, c, "hello")
 	isOver(t, c)
-	x.log.await(t, "no server has connected to port", 1)
+	x.log.Until(t, "no server has connected to port")
 	isOver(t, dial(t, x.port()))
-	x.log.await(t, "it has said nothing for", 1)
+	x.log.Until(t, "it has said nothing for")
 }
 
 // A machine that clicon= does not name may be the server all the same, but is
 // not given to a client before the one that it names.
 func TestStrangersStandBack(t *testing.T) {
-	back := connstr.Transport{Proto: "tcp", ClientOf: "192.0.2.1", Port: freePort(t)}
+	back := connstr.Transport{Proto: "tcp", ClientOf: "192.0.2.1", Port: ports.TCP(t)}
 	x := start(t, back, tcp(0), Options{Keep: true})
 	stranger := dial(t, back.Port)
-	x.log.await(t, `"named by clicon"=false`, 1)
+	x.log.Until(t, `"named by clicon"=false`)
 	for range maxOthers + 5 {
 		dial(t, back.Port)
 	}
-	x.log.await(t, "a server is turned away", 1)
+	x.log.Until(t, "a server is turned away")
 	c := dial(t, x.port())
 	says(t, c, "hello")
 	hears(t, stranger, "hello")
 
-	back = connstr.Transport{Proto: "tcp", ClientOf: "127.0.0.1", Port: freePort(t)}
+	back = connstr.Transport{Proto: "tcp", ClientOf: "127.0.0.1", Port: ports.TCP(t)}
 	x = start(t, back, tcp(0), Options{Keep: true})
 	far := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}} // another machine
 	c2, err := far.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", back.Port))
@@ -677,9 +629,9 @@ func TestStrangersStandBack(t *testing.T) {
 		t.Skip("one loopback address only: ", err)
 	}
 	defer c2.Close()
-	x.log.await(t, `"named by clicon"=false`, 1)
+	x.log.Until(t, `"named by clicon"=false`)
 	named := dial(t, back.Port)
-	x.log.await(t, `"named by clicon"=true`, 1)
+	x.log.Until(t, `"named by clicon"=true`)
 	c = dial(t, x.port())
 	says(t, c, "hello")
 	hears(t, named, "hello")
@@ -707,7 +659,7 @@ func TestClientIsConnectedTo(t *testing.T) {
 	}
 	x.stop()
 
-	in := freePort(t)
+	in := ports.TCP(t)
 	x = start(t, reverse(in), reverse(clientPort), Options{Keep: true})
 	cl.(*net.TCPListener).SetDeadline(time.Now().Add(50 * time.Millisecond))
 	if c, err := cl.Accept(); err == nil {
@@ -752,7 +704,7 @@ func TestBadOptions(t *testing.T) {
 	if err := Check(com("com1"), com("com2")); err != nil {
 		t.Error(err)
 	}
-	free := freePort(t)
+	free := ports.TCP(t)
 	for _, host := range []string{"localhost", "127.0.0.1", `\\LocalHost`} {
 		at := to(free)
 		at.Server = host

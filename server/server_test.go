@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"openkd/connstr"
+	"openkd/internal/captured"
 	"openkd/kdproto"
 	"openkd/kdrpc"
 	"openkd/server"
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type bench struct {
 	t    testing.TB
 	srv  *server.Server
-	log  *lockedBuffer
+	log  *captured.Text
 	open func(ctx context.Context, link string) error // before a link opens
 
 	mu    sync.Mutex
@@ -40,25 +41,8 @@ type bench struct {
 	down  bool
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func newBench(t testing.TB, change ...func(*server.Options)) *bench {
-	b := &bench{t: t, log: &lockedBuffer{}, fakes: make(map[string]*targettest.Fake)}
+	b := &bench{t: t, log: new(captured.Text), fakes: make(map[string]*targettest.Fake)}
 	o := server.Options{
 		Logger: slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Opener: b.opener,

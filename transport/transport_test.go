@@ -20,6 +20,7 @@ import (
 
 	"openkd/connstr"
 	"openkd/internal/cable"
+	"openkd/internal/captured"
 	"openkd/link/fault"
 	"openkd/transport"
 	"openkd/transport/comline"
@@ -29,24 +30,6 @@ import (
 func TestMain(m *testing.M) {
 	// go-winio has one for all files of a process.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Microsoft/go-winio.ioCompletionProcessor"))
-}
-
-// lockedBuilder collects a log that several goroutines write.
-type lockedBuilder struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedBuilder) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuilder) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func listen(t testing.TB, password string, o transport.Options) transport.Listener {
@@ -193,7 +176,7 @@ func TestPasswords(t *testing.T) {
 }
 
 func TestLogs(t *testing.T) {
-	var b lockedBuilder
+	var b captured.Text
 	log := slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	l := listen(t, "a secret that is long", transport.Options{Logger: log})
 	works(t, l, "a secret that is long")
@@ -217,7 +200,7 @@ func TestLogs(t *testing.T) {
 // Who knocks again and again without the password does not fill the log, and
 // how often is told all the same.
 func TestRefusalsDoNotFillTheLog(t *testing.T) {
-	var log lockedBuilder
+	var log captured.Text
 	l := listen(t, "secret", transport.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	const knocks = 60
 	begun := time.Now()
@@ -562,12 +545,12 @@ func TestDialCancel(t *testing.T) {
 }
 
 // middle terminates TLS on both sides and passes the plain bytes on.
-func middle(t *testing.T, server string) (port int, seen *lockedBuilder) {
+func middle(t *testing.T, server string) (port int, seen *captured.Text) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen = &lockedBuilder{}
+	seen = new(captured.Text)
 	cert, err := transport.EphemeralCertificate() // any does: nobody checks it
 	if err != nil {
 		t.Fatal(err)

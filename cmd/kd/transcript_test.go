@@ -24,6 +24,7 @@ import (
 
 	"openkd/rundir"
 	"openkd/sim"
+	"openkd/sim/simtest"
 )
 
 // The transcripts in testdata pin what a person sees. Each file is a family of
@@ -463,9 +464,7 @@ type stage struct {
 	tmp    string
 	socket string
 	cfg    sim.Config
-	m      *sim.Machine
-	run    func() // switches the machine on, once
-	off    func() // switches it off
+	m      *simtest.Machine
 	*player
 	first  *player
 	guests []*player
@@ -496,20 +495,20 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := &stage{
 		t: t, srv: srv, tmp: dir, socket: filepath.Join(dir, "vm.sock"),
-		cfg: sim.Config{
-			Processors: 2, Seed: 7, BootTime: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tick: time.Millisecond,
-			// A slow computer must not look like a debugger that went away.
-			LinkTimeout: time.Second,
-		},
+		cfg: simtest.Steady(),
 	}
+	s.cfg.BreakAtBoot = false
 	if testing.Short() { // with the race detector a machine that idles takes a processor
 		s.cfg.Tick = 5 * time.Millisecond
 	}
 	s.first = &player{}
 	s.player = s.first
 	// Off at once: a machine that nobody looks at computes all the same.
-	s.off = func() {}
-	defer func() { s.off() }()
+	defer func() {
+		if s.m != nil {
+			s.m.Off()
+		}
+	}()
 	defer s.everybodyOut()
 	lines := strings.Split(strings.TrimSuffix(script, "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
@@ -715,43 +714,12 @@ func (s *stage) powerUp() {
 	if s.m != nil {
 		return
 	}
-	m, err := sim.New(s.cfg)
-	if err != nil {
-		s.t.Fatal(err)
-	}
 	ln, err := net.Listen("unix", s.socket)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.m = m
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	var once sync.Once
-	s.run = func() {
-		once.Do(func() {
-			wg.Go(func() {
-				if err := m.Run(ctx); err != nil {
-					s.t.Error("the machine:", err)
-				}
-			})
-		})
-	}
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			s.run()
-			wg.Go(func() { m.Serve(ctx, c) })
-		}
-	})
-	s.off = func() {
-		s.run() // what was never used is switched on and off
-		cancel()
-		ln.Close()
-		wg.Wait()
-	}
+	s.m = simtest.New(s.t, s.cfg)
+	s.m.Listen(ln, nil)
 }
 
 // kd starts a debugger.

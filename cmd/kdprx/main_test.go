@@ -16,31 +16,10 @@ import (
 	"go.uber.org/goleak"
 
 	"openkd/connstr"
+	"openkd/internal/captured"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-type output struct {
-	mu    sync.Mutex
-	b     strings.Builder
-	lines chan string
-}
-
-func newOutput() *output { return &output{lines: make(chan string, 100)} }
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.b.Write(p)
-	o.lines <- string(p)
-	return len(p), nil
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
 
 func TestCommandLine(t *testing.T) {
 	taken, err := net.Listen("tcp", ":0")
@@ -80,7 +59,7 @@ func TestCommandLine(t *testing.T) {
 		{"-s tcp:port=23456 -c tcp:server=localhost,port=23456", 2, "", "connect to itself"},
 		{"-s tcp:port=0 -c tcp:server=h,port=1 -logfile " + filepath.Join(t.TempDir(), "no", "such"), 2, "", "log file"},
 	} {
-		out, errs := newOutput(), newOutput()
+		out, errs := new(captured.Text), new(captured.Text)
 		code := run(t.Context(), strings.Fields(c.args), out, errs)
 		if code != c.code || !strings.Contains(out.String(), c.out) || !strings.Contains(errs.String(), c.stderr) || c.out == "" && out.String() != "" {
 			t.Errorf("kdprx %s: exit %d, want %d\n%s%s", c.args, code, c.code, out, errs)
@@ -92,23 +71,28 @@ func TestCommandLine(t *testing.T) {
 }
 
 // launch runs kdprx in this process until it says where it listens.
-func launch(t *testing.T, args ...string) (line string, errs *output, end func() int) {
+func launch(t *testing.T, args ...string) (line string, errs *captured.Text, end func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	out, errs := newOutput(), newOutput()
+	out, errs := new(captured.Text), new(captured.Text)
 	code := make(chan int, 1)
 	go func() { code <- run(ctx, args, out, errs) }()
 	end = sync.OnceValue(func() int { cancel(); return <-code })
 	t.Cleanup(func() { end() })
-	select {
-	case line = <-out.lines:
-	case c := <-code:
-		code <- c
-		t.Fatalf("exit %d: %s", c, errs)
-	case <-time.After(20 * time.Second):
-		t.Fatal("it says nothing")
+	for {
+		var grown <-chan struct{}
+		if line, grown = out.Grown(); strings.HasSuffix(line, "\n") {
+			return line, errs, end
+		}
+		select {
+		case <-grown:
+		case c := <-code:
+			code <- c
+			t.Fatalf("exit %d: %s", c, errs)
+		case <-time.After(captured.Patience):
+			t.Fatalf("it says %q", line)
+		}
 	}
-	return line, errs, end
 }
 
 func TestPasses(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"openkd/connstr"
+	"openkd/internal/captured"
 	"openkd/kdrpc"
 	"openkd/rundir"
 	"openkd/target"
@@ -39,28 +40,6 @@ func TestMain(m *testing.M) {
 		os.RemoveAll(dir)
 		os.Exit(code)
 	}))
-}
-
-type output struct {
-	mu    sync.Mutex
-	b     strings.Builder
-	lines chan string
-}
-
-func newOutput() *output { return &output{lines: make(chan string, 100)} }
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.b.Write(p)
-	o.lines <- string(p)
-	return len(p), nil
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 func noEnv(string) string { return "" }
@@ -105,7 +84,7 @@ func TestCommandLine(t *testing.T) {
 		{fmt.Sprintf("-t tcp:port=0 -t tcp:port=%d", busy), 2, "", "taken by another program"},
 		{"-t tcp:port=0 -logfile " + filepath.Join(t.TempDir(), "no", "such"), 2, "", "log file"},
 	} {
-		out, errs := newOutput(), newOutput()
+		out, errs := new(captured.Text), new(captured.Text)
 		code := run(t.Context(), strings.Fields(c.args), noEnv, out, errs)
 		if code != c.code || !strings.Contains(out.String(), c.out) || !strings.Contains(errs.String(), c.stderr) || c.out == "" && out.String() != "" {
 			t.Errorf("kdsrv %s: exit %d, want %d\n%s%s", c.args, code, c.code, out, errs)
@@ -117,15 +96,15 @@ func TestCommandLine(t *testing.T) {
 }
 
 // startServer runs kdsrv in this process and returns where it listens.
-func startServer(t *testing.T, args ...string) (to connstr.Transport, errs *output, end func() int) {
+func startServer(t *testing.T, args ...string) (to connstr.Transport, errs *captured.Text, end func() int) {
 	t.Helper()
 	return startWith(t, noEnv, args...)
 }
 
-func startWith(t *testing.T, getenv func(string) string, args ...string) (to connstr.Transport, errs *output, end func() int) {
+func startWith(t *testing.T, getenv func(string) string, args ...string) (to connstr.Transport, errs *captured.Text, end func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	out, errs := newOutput(), newOutput()
+	out, errs := new(captured.Text), new(captured.Text)
 	code := make(chan int, 1)
 	go func() { code <- run(ctx, args, getenv, out, errs) }()
 	var once sync.Once
@@ -135,18 +114,21 @@ func startWith(t *testing.T, getenv func(string) string, args ...string) (to con
 		return res
 	}
 	t.Cleanup(func() { end() })
-	select {
-	case line := <-out.lines:
-		m := regexp.MustCompile(`^kdsrv: listening on tcp:Port=(\d+)\S*( and \S+)* \(connect with kd -k "kdsrv:.*"\)\n$`).FindStringSubmatch(line)
-		if m == nil {
-			t.Fatalf("it says %q", line)
+	began := regexp.MustCompile(`^kdsrv: listening on tcp:Port=(\d+)\S*( and \S+)* \(connect with kd -k "kdsrv:.*"\)\n$`)
+	for line, grown := out.Grown(); to.Proto == ""; line, grown = out.Grown() {
+		if m := began.FindStringSubmatch(line); m != nil {
+			port, _ := strconv.Atoi(m[1])
+			to = connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: port}
+			continue
 		}
-		port, _ := strconv.Atoi(m[1])
-		to = connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: port}
-	case c := <-code:
-		t.Fatalf("exit %d: %s", c, errs)
-	case <-time.After(20 * time.Second):
-		t.Fatal("it does not say where it listens")
+		select {
+		case <-grown:
+		case c := <-code:
+			code <- c
+			t.Fatalf("exit %d: %s", c, errs)
+		case <-time.After(captured.Patience):
+			t.Fatalf("it does not say where it listens: %q", line)
+		}
 	}
 	t.Cleanup(func() {
 		if n := strings.Count(out.String(), "\n"); n != 1 {
@@ -200,8 +182,8 @@ func TestPasswordFromElsewhere(t *testing.T) {
 	}
 	if runtime.GOOS != "windows" {
 		os.Chmod(file, 0o644)
-		errs := newOutput()
-		code := run(t.Context(), []string{"-t", "tcp:port=0", "-passwordfile", file}, noEnv, newOutput(), errs)
+		errs := new(captured.Text)
+		code := run(t.Context(), []string{"-t", "tcp:port=0", "-passwordfile", file}, noEnv, new(captured.Text), errs)
 		if code != exitUsage || !strings.Contains(errs.String(), "chmod 600 "+file) {
 			t.Errorf("a file that everybody can read: exit %d\n%s", code, errs)
 		}

@@ -21,9 +21,11 @@ import (
 	"time"
 
 	"openkd/connstr"
+	"openkd/internal/captured"
 	"openkd/kdrpc"
 	"openkd/rundir"
 	"openkd/sim"
+	"openkd/sim/simtest"
 	"openkd/status"
 	"openkd/target"
 	"openkd/target/targettest"
@@ -37,7 +39,7 @@ const asMain = "KDSRV_TEST_MAIN"
 type process struct {
 	t    *testing.T
 	cmd  *exec.Cmd
-	errs *output
+	errs *captured.Text
 	line string // on standard output
 	once sync.Once
 	code int
@@ -63,7 +65,7 @@ func shortRunDir(t *testing.T) {
 
 func startProcess(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{t: t, cmd: cmd, errs: newOutput()}
+	p := &process{t: t, cmd: cmd, errs: new(captured.Text)}
 	cmd.Stderr = p.errs
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -99,30 +101,10 @@ func (p *process) at() connstr.Transport {
 }
 
 // machine is a simulated machine that listens for its debugger.
-func machine(t *testing.T) (*sim.Machine, string) {
-	t.Helper()
-	m, err := sim.New(sim.Config{Seed: 1, Retries: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { m.Run(ctx) })
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			m.Serve(ctx, c)
-		}
-	})
-	t.Cleanup(func() { stop(); ln.Close(); wg.Wait() })
-	return m, fmt.Sprintf("com:ipport=%d,port=127.0.0.1", ln.Addr().(*net.TCPAddr).Port)
+func machine(t *testing.T) (*simtest.Machine, string) {
+	m := simtest.New(t, sim.Config{Seed: 1, Retries: 3})
+	m.PowerOn()
+	return m, m.TCP()
 }
 
 func await(t *testing.T, what string, cond func() bool) {
@@ -174,7 +156,7 @@ func TestTargetsRunOn(t *testing.T) {
 func TestStatus(t *testing.T) {
 	shortRunDir(t)
 	show := func(args ...string) (string, int) {
-		out := newOutput()
+		out := new(captured.Text)
 		code := run(t.Context(), append([]string{"-status"}, args...), noEnv, out, out)
 		return out.String(), code
 	}

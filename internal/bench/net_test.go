@@ -14,33 +14,29 @@ import (
 	"time"
 
 	"openkd/connstr"
+	"openkd/internal/ports"
 	"openkd/kdrpc"
 	"openkd/link/kdnet"
 	"openkd/link/kdnet/recorded"
 	"openkd/server"
 	"openkd/sim"
+	"openkd/sim/simtest"
 	"openkd/target"
 	"openkd/transport"
 )
 
 // machineOnNet starts a simulated machine that is debugged over UDP and returns
 // its link.
-func machineOnNet(t testing.TB, cfg sim.Config) (*sim.Machine, string) {
+func machineOnNet(t testing.TB, cfg sim.Config) (*simtest.Machine, string) {
 	t.Helper()
-	port := freeUDP(t)
+	port := ports.UDP(t)
 	key := kdnet.NewKey()
 	cfg.Seed = 1
 	cfg.Net = &kdnet.TargetConfig{
 		Key: key, Host: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port)), Offer: 50 * time.Millisecond,
 	}
-	m, err := sim.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { m.Run(ctx) })
-	t.Cleanup(func() { stop(); wg.Wait() })
+	m := simtest.New(t, cfg)
+	m.PowerOn()
 	return m, fmt.Sprintf("net:port=%d,key=%s,target=0.0.0.0", port, key.Reveal())
 }
 
@@ -244,7 +240,7 @@ func recordedOnNet(t *testing.T, s *recorded.Session) (string, func() uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := freeUDP(t)
+	port := ports.UDP(t)
 	k, err := kdnet.NewTarget(kdnet.TargetConfig{
 		Key: key, Host: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port)), Protocol: 4, Offer: 50 * time.Millisecond,
 	})
@@ -257,16 +253,6 @@ func recordedOnNet(t *testing.T, s *recorded.Session) (string, func() uint64) {
 	wg.Go(func() { s.Serve(ctx, k, func() { served.Add(1) }) })
 	t.Cleanup(func() { stop(); wg.Wait(); k.Close() })
 	return fmt.Sprintf("net:port=%d,key=%s,target=0.0.0.0", port, recorded.Key), served.Load
-}
-
-func freeUDP(t testing.TB) int {
-	t.Helper()
-	c, err := net.ListenUDP("udp4", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).Port
 }
 
 // BenchmarkNetMemory reads memory of a machine over UDP on loopback, and

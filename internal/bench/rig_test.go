@@ -22,47 +22,36 @@ import (
 	"openkd/link/fault"
 	"openkd/server"
 	"openkd/sim"
+	"openkd/sim/simtest"
 	"openkd/target"
 	"openkd/transport"
 )
 
 // machine starts a simulated machine behind a Unix socket and returns its
 // link. A baud rate paces its line, both ways.
-func machine(t testing.TB, cfg sim.Config, baud int) (*sim.Machine, string) {
+func machine(t testing.TB, cfg sim.Config, baud int) (*simtest.Machine, string) {
 	t.Helper()
 	if cfg.Seed == 0 {
 		cfg.Seed = 1
-	}
-	m, err := sim.New(cfg)
-	if err != nil {
-		t.Fatal(err)
 	}
 	dir, err := os.MkdirTemp("", "openkd")
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	sock := filepath.Join(dir, "kd")
 	ln, err := net.Listen("unix", sock)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { m.Run(ctx) })
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			var s io.ReadWriteCloser = c
-			if baud > 0 {
-				s = fault.Throttle(c, baud)
-			}
-			m.Serve(ctx, s)
+	m := simtest.New(t, cfg)
+	m.PowerOn()
+	m.Listen(ln, func(c net.Conn) io.ReadWriteCloser {
+		if baud > 0 {
+			return fault.Throttle(c, baud)
 		}
+		return c
 	})
-	t.Cleanup(func() { stop(); ln.Close(); wg.Wait(); os.RemoveAll(dir) })
 	return m, "com:pipe,port=" + sock
 }
 

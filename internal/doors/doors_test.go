@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -17,8 +16,11 @@ import (
 	"time"
 
 	"openkd/internal/cable"
+	"openkd/internal/captured"
+	"openkd/internal/ports"
 	"openkd/link/fault"
 	"openkd/sim"
+	"openkd/sim/simtest"
 	"openkd/transport/certs"
 )
 
@@ -94,29 +96,11 @@ func newSite(t testing.TB) *site {
 	return s
 }
 
-// text collects what a process says.
-type text struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (x *text) Write(p []byte) (int, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.b.Write(p)
-}
-
-func (x *text) String() string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.b.String()
-}
-
 // process is a program that runs until the test ends.
 type process struct {
 	t        testing.TB
 	cmd      *exec.Cmd
-	out, err text
+	out, err captured.Text
 	ended    chan struct{}
 }
 
@@ -177,43 +161,6 @@ func (s *site) kdsrv(transports ...string) (port string, p *process) {
 	p = s.start("kdsrv", args...)
 	m := p.says(`kdsrv: listening on (?:[^(]*?Port=(\d+))?.*\n`)
 	return m[1], p
-}
-
-// machine switches a simulated machine on when its first debugger comes, and
-// returns its link. Each machine is like the other, byte for byte.
-func machine(t testing.TB) string {
-	_, link := newMachine(t)
-	return link
-}
-
-func newMachine(t testing.TB) (*sim.Machine, string) {
-	t.Helper()
-	m, err := sim.New(sim.Config{
-		Processors: 2, Seed: 7, BootTime: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tick: time.Millisecond,
-		LinkTimeout: time.Second, BreakAtBoot: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	var once sync.Once
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			once.Do(func() { wg.Go(func() { m.Run(ctx) }) })
-			wg.Go(func() { m.Serve(ctx, c) })
-		}
-	})
-	t.Cleanup(func() { cancel(); ln.Close(); wg.Wait() })
-	return m, fmt.Sprintf("com:ipport=%d,port=127.0.0.1", ln.Addr().(*net.TCPAddr).Port)
 }
 
 // mainJob is what a debugger is for: attach at boot, look, set a breakpoint,
@@ -334,12 +281,12 @@ func doors() []door {
 			return `tcp:server=\\localhost,port=` + port + "," + password
 		}},
 		{"reverse tcp, server first", func(s *site) string {
-			port := freePort(s.t)
+			port := fmt.Sprint(ports.TCP(s.t))
 			s.kdsrv("tcp:port=" + port + ",clicon=127.0.0.1," + password)
 			return "tcp:clicon=127.0.0.1,port=" + port + "," + password
 		}},
 		{"reverse tcp, client first", func(s *site) string {
-			port := freePort(s.t)
+			port := fmt.Sprint(ports.TCP(s.t))
 			time.AfterFunc(300*time.Millisecond, func() { // the client is there by then; the other order works as well
 				s.kdsrv("tcp:port=" + port + ",clicon=127.0.0.1," + password)
 			})
@@ -376,7 +323,7 @@ func doors() []door {
 		}},
 		{"reverse ssl", func(s *site) string {
 			s.certificate("certs", "lab")
-			port := freePort(s.t)
+			port := fmt.Sprint(ports.TCP(s.t))
 			s.kdsrv("ssl:proto=tls1,certuser=lab,port=" + port + ",clicon=127.0.0.1," + password)
 			return "ssl:proto=tls1,certuser=lab,clicon=127.0.0.1,port=" + port + "," + password
 		}},
@@ -393,21 +340,6 @@ func listen(t testing.TB) net.Listener {
 	return ln
 }
 
-// freePort returns a port that nobody has, below those that the system gives to
-// whoever connects.
-func freePort(t testing.TB) string {
-	t.Helper()
-	for range 1000 {
-		p := 18000 + rand.IntN(12000)
-		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", p)); err == nil {
-			ln.Close()
-			return fmt.Sprint(p)
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
-}
-
 // differ tells the first lines that differ.
 func differ(want, got string) string {
 	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
@@ -421,7 +353,7 @@ func differ(want, got string) string {
 
 // The same work through every door shows the same as on the machine itself.
 func TestMainJob(t *testing.T) {
-	want := newSite(t).work("", machine(t))
+	want := newSite(t).work("", simtest.New(t, simtest.Steady()).TCP())
 	for _, must := range []string{"Kernel Debugger connection established", "Breakpoint 0 hit", "11 22 33 44", "the target runs"} {
 		if !strings.Contains(want, must) {
 			t.Fatalf("%q is missing:\n%s", must, want)
@@ -431,7 +363,7 @@ func TestMainJob(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
-			if got := s.work(d.open(s), machine(t)); got != want {
+			if got := s.work(d.open(s), simtest.New(t, simtest.Steady()).TCP()); got != want {
 				t.Error(differ(want, got))
 			}
 		})

@@ -19,9 +19,11 @@ import (
 	"time"
 
 	"openkd/connstr"
+	"openkd/internal/ports"
 	"openkd/kdrpc"
 	"openkd/link/kdnet"
 	"openkd/sim"
+	"openkd/sim/simtest"
 	"openkd/target"
 	"openkd/transport"
 )
@@ -51,34 +53,18 @@ func secrets(t testing.TB) []string {
 }
 
 // netMachine switches a machine on that is debugged over UDP.
-func netMachine(t testing.TB, port, seed int) *sim.Machine {
+func netMachine(t testing.TB, port, seed int) *simtest.Machine {
 	t.Helper()
 	key, err := kdnet.ParseKey(netKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := sim.New(sim.Config{
+	m := simtest.New(t, sim.Config{
 		Processors: 2, Seed: int64(seed), Tick: time.Millisecond,
 		Net: &kdnet.TargetConfig{Key: key, Host: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port)), Offer: 100 * time.Millisecond},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { m.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	m.PowerOn()
 	return m
-}
-
-func freeUDP(t testing.TB) int {
-	t.Helper()
-	c, err := net.ListenUDP("udp", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).Port
 }
 
 // Two network targets at two ports of one kdsrv, whose keys only the server
@@ -89,9 +75,9 @@ func freeUDP(t testing.TB) int {
 func TestNetworkTargets(t *testing.T) {
 	s := newSite(t)
 	s.setenv(t)
-	ports := [2]int{freeUDP(t), freeUDP(t)}
+	held := [2]int{ports.UDP(t), ports.UDP(t)}
 	profiles := filepath.Join(s.dir, "profiles")
-	text := fmt.Sprintf("# the lab\nlab7 port=%d,key=%s\nlab8 port=%d,key=%s\ntwisted port=%d,key=%s.5\n", ports[0], netKey, ports[1], netKey, ports[1], netKey)
+	text := fmt.Sprintf("# the lab\nlab7 port=%d,key=%s\nlab8 port=%d,key=%s\ntwisted port=%d,key=%s.5\n", held[0], netKey, held[1], netKey, held[1], netKey)
 	if err := os.WriteFile(profiles, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +92,7 @@ func TestNetworkTargets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	machines := [2]*sim.Machine{netMachine(t, ports[0], 7), netMachine(t, ports[1], 8)}
+	machines := [2]*simtest.Machine{netMachine(t, held[0], 7), netMachine(t, held[1], 8)}
 	ctx := t.Context()
 	begun := [2]*worker{begin(ctx, t, tr, "net:profile=lab7"), begin(ctx, t, tr, "net:profile=lab8")}
 	const n = 64 << 10
@@ -130,7 +116,7 @@ func TestNetworkTargets(t *testing.T) {
 	}
 
 	// Junk at both ports meanwhile: counted below, and not noticed.
-	stranger, err := net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", ports[0]))
+	stranger, err := net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", held[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,12 +141,12 @@ func TestNetworkTargets(t *testing.T) {
 		}
 	}
 	refused("net:profile=LAB7", "held")
-	refused(fmt.Sprintf("net:port=%d,key=1.2.3.4", ports[0]), "held")
+	refused(fmt.Sprintf("net:port=%d,key=1.2.3.4", held[0]), "held")
 	refused("net:profile=twisted", "the key has 5 parts")
 	refused("net:profile=lab9", "has no such profile")
 	refused("net:profile=../profiles", "has no such profile")
 	refused("net:profile=lab7,target=10.0.0.1", "stands alone")
-	refused(fmt.Sprintf("net:port=%s,key=1.2.3.4,target=no.such.invalid", fmt.Sprint(freeUDP(t))), "target=no.such.invalid does not resolve")
+	refused(fmt.Sprintf("net:port=%d,key=1.2.3.4,target=no.such.invalid", ports.UDP(t)), "target=no.such.invalid does not resolve")
 
 	// People look at everything.
 	run := func(name string, args ...string) string {
@@ -175,7 +161,7 @@ func TestNetworkTargets(t *testing.T) {
 	}
 	status := run("kdsrv", "-status")
 	for i, m := range begun {
-		want := fmt.Sprintf("NET:Port=%d,Key=*: ", ports[i])
+		want := fmt.Sprintf("NET:Port=%d,Key=*: ", held[i])
 		if !strings.Contains(status, want) {
 			t.Errorf("-status lacks %q (%v):\n%s", want, m.c, status)
 		}
@@ -198,7 +184,7 @@ func TestNetworkTargets(t *testing.T) {
 	b, _ = io.ReadAll(r.Body)
 	r.Body.Close()
 	note("metrics", string(b))
-	if want := fmt.Sprintf("kdsrv_net_datagrams_total{direction=\"in\",line=\"NET:Port=%d,Key=*\"}", ports[1]); !strings.Contains(string(b), want) {
+	if want := fmt.Sprintf("kdsrv_net_datagrams_total{direction=\"in\",line=\"NET:Port=%d,Key=*\"}", held[1]); !strings.Contains(string(b), want) {
 		t.Errorf("metrics lack %s", want)
 	}
 
@@ -222,7 +208,7 @@ func TestNetworkTargets(t *testing.T) {
 	begun[1].leave()
 	note("notices", begun[1].notices())
 	// Without a server between, where the one process knows the key, and traces.
-	direct := exec.CommandContext(ctx, filepath.Join(s.p.dir, "kd"), "-v", "-n", "-b", "-json", "-k", fmt.Sprintf("net:port=%d,key=%s", ports[1], netKey), "-c", commands)
+	direct := exec.CommandContext(ctx, filepath.Join(s.p.dir, "kd"), "-v", "-n", "-b", "-json", "-k", fmt.Sprintf("net:port=%d,key=%s", held[1], netKey), "-c", commands)
 	direct.Env = s.env
 	out, err := direct.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "127.0.0.1:") {

@@ -16,7 +16,9 @@ import (
 
 	"openkd/connstr"
 	"openkd/internal/cable"
+	"openkd/internal/ports"
 	"openkd/link/fault"
+	"openkd/sim/simtest"
 )
 
 // kdprx starts a repeater; the port of its first side is returned, if it has
@@ -69,25 +71,25 @@ func chains() []door {
 			return at(near) + "," + password
 		}},
 		{"reverse, the documented chain", func(s *site) string {
-			inner := freePort(s.t)
+			inner := fmt.Sprint(ports.TCP(s.t))
 			outer, _ := s.kdprx("tcp:port=0", in(inner))
 			s.kdsrv("tcp:port=" + inner + ",clicon=127.0.0.1," + password)
 			return at(outer) + "," + password
 		}},
 		{"reverse, the documented chain, server first", func(s *site) string {
-			inner := freePort(s.t)
+			inner := fmt.Sprint(ports.TCP(s.t))
 			s.kdsrv("tcp:port=" + inner + ",clicon=127.0.0.1," + password)
 			outer, _ := s.kdprx("tcp:port=0", in(inner))
 			return at(outer) + "," + password
 		}},
 		{"reverse from a repeater to the client", func(s *site) string {
 			far, _ := s.kdsrv("tcp:port=0," + password)
-			near := freePort(s.t)
+			near := fmt.Sprint(ports.TCP(s.t))
 			s.kdprx("tcp:port="+near+",clicon=127.0.0.1", at(far))
 			return in(near) + "," + password
 		}},
 		{"reverse all the way, two repeaters", func(s *site) string {
-			far, mid, near := freePort(s.t), freePort(s.t), freePort(s.t)
+			far, mid, near := fmt.Sprint(ports.TCP(s.t)), fmt.Sprint(ports.TCP(s.t)), fmt.Sprint(ports.TCP(s.t))
 			s.kdprx("tcp:port="+near+",clicon=127.0.0.1", in(mid))
 			s.kdprx("tcp:port="+mid+",clicon=127.0.0.1", in(far))
 			s.kdsrv("tcp:port=" + far + ",clicon=127.0.0.1," + password)
@@ -95,7 +97,7 @@ func chains() []door {
 		}},
 		{"reverse ssl through a repeater for tcp", func(s *site) string {
 			m := s.certificate("certs", "lab")
-			inner := freePort(s.t)
+			inner := fmt.Sprint(ports.TCP(s.t))
 			s.kdsrv("ssl:proto=tls13,certuser=lab,clicon=127.0.0.1,port=" + inner + "," + password)
 			outer, _ := s.kdprx("tcp:port=0", in(inner))
 			return "ssl:proto=tls13,certuser=" + m.Thumbprint + ",server=127.0.0.1,port=" + outer + "," + password
@@ -106,7 +108,7 @@ func chains() []door {
 // Two people work at the same time through one pair of repeaters and the one
 // cable between them.
 func TestTwoAtOneCable(t *testing.T) {
-	want := newSite(t).work("", machine(t))
+	want := newSite(t).work("", simtest.New(t, simtest.Steady()).TCP())
 	s := newSite(t)
 	here, there := cable.Join(t, fault.Config{})
 	far, _ := s.kdsrv("tcp:port=0," + password)
@@ -114,7 +116,7 @@ func TestTwoAtOneCable(t *testing.T) {
 	near, _ := s.kdprx("tcp:port=0", "com:port="+here+",baud=115200,channel=3")
 	var wg sync.WaitGroup
 	for range 2 {
-		person, link := newSite(t), machine(t)
+		person, link := newSite(t), simtest.New(t, simtest.Steady()).TCP()
 		wg.Go(func() {
 			if got := person.work("tcp:server=127.0.0.1,port="+near+","+password, link); got != want {
 				t.Error(differ(want, got))
@@ -129,10 +131,11 @@ func TestTwoAtOneCable(t *testing.T) {
 func TestStrangersAtARepeater(t *testing.T) {
 	s := newSite(t)
 	s.setenv(t)
-	inner := freePort(t)
+	inner := fmt.Sprint(ports.TCP(t))
 	outer, p := s.kdprx("tcp:port=0", "tcp:clicon=127.0.0.1,port="+inner)
 	s.kdsrv("tcp:port=" + inner + ",clicon=127.0.0.1," + password)
-	m, link := newMachine(t)
+	m := simtest.New(t, simtest.Steady())
+	link := m.TCP()
 	text := "tcp:server=127.0.0.1,port=" + outer + "," + password
 	tr, err := connstr.ParseTransport(text, false)
 	if err != nil {
@@ -178,7 +181,7 @@ func TestStrangersAtARepeater(t *testing.T) {
 		t.Errorf("the session noticed:\n%s", text)
 	}
 	w.leave()
-	begin(t.Context(), t, tr, machine(t)).leave()
+	begin(t.Context(), t, tr, simtest.New(t, simtest.Steady()).TCP()).leave()
 	if !regexp.MustCompile(`is no server`).MatchString(p.err.String()) {
 		t.Error("no stranger was taken for one")
 	}
@@ -187,7 +190,7 @@ func TestStrangersAtARepeater(t *testing.T) {
 // Ctrl+C ends the wait for a server, with a word about it.
 func TestWaitBrokenOff(t *testing.T) {
 	s := newSite(t)
-	port := freePort(t)
+	port := fmt.Sprint(ports.TCP(t))
 	p := &process{t: t, ended: make(chan struct{})}
 	p.cmd = exec.Command(filepath.Join(s.p.dir, "kd"), "-k", "kdsrv:server=@{tcp:clicon=127.0.0.1,port="+port+"},trans=@{com:port=x}")
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = s.env, &p.out, &p.err

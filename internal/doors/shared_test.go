@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"openkd/internal/cable"
+	"openkd/internal/ports"
 	"openkd/link/fault"
+	"openkd/sim/simtest"
 )
 
 // shared is one way into a shared session for three clients: what kd is given
@@ -38,7 +40,7 @@ func sharedDoors() []shared {
 		{name: "npipe", open: one("npipe:pipe=session", "npipe:server=localhost,pipe=session,"+password)},
 		{name: "reverse tcp", open: func(s *site) (servers, clients []string) {
 			for range 3 { // each has one client
-				t := "tcp:clicon=127.0.0.1,port=" + freePort(s.t) + "," + password
+				t := "tcp:clicon=127.0.0.1,port=" + fmt.Sprint(ports.TCP(s.t)) + "," + password
 				servers, clients = append(servers, t), append(clients, t)
 			}
 			return servers, clients
@@ -203,7 +205,8 @@ func TestSharedThroughEveryDoor(t *testing.T) {
 
 func play(t *testing.T, d shared, layers int) {
 	s := newSite(t)
-	m, link := newMachine(t)
+	m := simtest.New(t, simtest.Steady())
+	link := m.TCP()
 	if layers == 3 {
 		port, _ := s.kdsrv("tcp:port=0," + password)
 		link = fmt.Sprintf("kdsrv:server=@{tcp:server=127.0.0.1,port=%s,%s},trans=@{%s}", port, password, link)

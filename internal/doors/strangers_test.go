@@ -19,6 +19,7 @@ import (
 	"openkd/connstr"
 	"openkd/kdrpc"
 	"openkd/rundir"
+	"openkd/sim/simtest"
 	"openkd/target"
 	"openkd/transport"
 	"openkd/transport/carrier"
@@ -92,7 +93,8 @@ func TestStrangers(t *testing.T) {
 			s := newSite(t)
 			s.setenv(t)
 			text := d.open(s)
-			m, link := newMachine(t)
+			m := simtest.New(t, simtest.Steady())
+			link := m.TCP()
 			tr, err := connstr.ParseTransport(text, false)
 			if err != nil {
 				t.Fatal(err)
@@ -183,7 +185,7 @@ func TestTools(t *testing.T) {
 			}
 		})
 	}
-	if got := s.work("tcp:server=127.0.0.1,port="+port+","+password, machine(t)); !strings.Contains(got, "the target runs") {
+	if got := s.work("tcp:server=127.0.0.1,port="+port+","+password, simtest.New(t, simtest.Steady()).TCP()); !strings.Contains(got, "the target runs") {
 		t.Error(got)
 	}
 	if strings.Contains(p.err.String(), "panic") {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -23,11 +22,12 @@ import (
 	"openkd/console"
 	"openkd/engine"
 	"openkd/internal/audit"
+	"openkd/internal/captured"
 	"openkd/kdrpc"
 	"openkd/rundir"
 	"openkd/server"
 	"openkd/sharing"
-	"openkd/sim"
+	"openkd/sim/simtest"
 	"openkd/target"
 	"openkd/transport"
 	"openkd/transport/certs"
@@ -52,49 +52,25 @@ func TestMain(m *testing.M) {
 
 // text collects what somebody is shown, or what is logged.
 type text struct {
+	captured.Text
 	slow atomic.Bool // what is no prompt takes its time
-
-	mu   sync.Mutex
-	b    bytes.Buffer
-	more chan struct{}
 }
-
-func newText() *text { return &text{more: make(chan struct{}, 1)} }
 
 func (x *text) Write(p []byte) (int, error) {
 	if x.slow.Load() && !bytes.HasSuffix(p, []byte("kd> ")) {
 		time.Sleep(2 * time.Millisecond)
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.b.Write(p)
-	select {
-	case x.more <- struct{}{}:
-	default:
-	}
-	return len(p), nil
+	return x.Text.Write(p)
 }
 
-func (x *text) String() string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.b.String()
-}
-
-// until waits until the text is as wanted. One goroutine at a time may wait.
+// until waits until the text is as wanted.
 func (x *text) until(t testing.TB, what string, ok func(string) bool) bool {
 	t.Helper()
-	end := time.After(patience)
-	for !ok(x.String()) {
-		select {
-		case <-x.more:
-		case <-end:
-			s := x.String()
-			t.Errorf("%s did not come:\n…%s", what, s[max(0, len(s)-2000):])
-			return false
-		}
+	s, came := x.Wait(ok)
+	if !came {
+		t.Errorf("%s did not come:\n…%s", what, s[max(0, len(s)-2000):])
 	}
-	return true
+	return came
 }
 
 func (x *text) has(t testing.TB, what string) bool {
@@ -105,7 +81,7 @@ func (x *text) has(t testing.TB, what string) bool {
 // session is a debugger on a simulated machine that shares its session.
 type session struct {
 	t     testing.TB
-	m     *sim.Machine
+	m     *simtest.Machine
 	hub   *sharing.Hub
 	in    *io.PipeWriter // of its own console
 	out   *text
@@ -124,31 +100,9 @@ type session struct {
 // each command as it begins; it must not wait.
 func begin(t testing.TB, o sharing.Options, told func(s *session, e sharing.Entry)) *session {
 	t.Helper()
-	m, err := sim.New(sim.Config{
-		Processors: 2, Seed: 7, BootTime: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tick: time.Millisecond,
-		LinkTimeout: time.Second, BreakAtBoot: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := simtest.New(t, simtest.Steady())
 	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	var once sync.Once
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			once.Do(func() { wg.Go(func() { m.Run(ctx) }) })
-			wg.Go(func() { m.Serve(ctx, c) })
-		}
-	})
-	s := &session{t: t, m: m, out: newText(), audit: newText(), code: make(chan int, 1), grown: make(chan struct{})}
+	s := &session{t: t, m: m, out: new(text), audit: new(text), code: make(chan int, 1), grown: make(chan struct{})}
 	if told != nil {
 		s.command = func(e sharing.Entry) { told(s, e) }
 	}
@@ -158,7 +112,7 @@ func begin(t testing.TB, o sharing.Options, told func(s *session, e sharing.Entr
 	lines := server.Lines{Getenv: func(string) string { return "" }}
 	srv := server.InProcess(server.Options{Opener: lines.Open, Canonical: lines.Key})
 	cfg := target.Config{}
-	c, err := kdrpc.Connect(ctx, srv.Dial, kdrpc.Open{Link: fmt.Sprintf("com:ipport=%d,port=127.0.0.1", ln.Addr().(*net.TCPAddr).Port), Config: cfg}, kdrpc.WithLocal())
+	c, err := kdrpc.Connect(ctx, srv.Dial, kdrpc.Open{Link: m.TCP(), Config: cfg}, kdrpc.WithLocal())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,8 +136,6 @@ func begin(t testing.TB, o sharing.Options, told func(s *session, e sharing.Entr
 		c.Close(end, target.LeaveRunning)
 		srv.Shutdown(end)
 		cancel()
-		ln.Close()
-		wg.Wait()
 	})
 	if !s.out.until(t, "the first prompt", func(x string) bool { return strings.HasSuffix(x, "kd> ") }) {
 		t.FailNow()
@@ -305,7 +257,7 @@ type visitor struct {
 func visit(t testing.TB, o sharing.ClientOptions, js bool) *visitor {
 	t.Helper()
 	in, w := io.Pipe()
-	v := &visitor{name: o.Name, js: js, readOnly: o.ReadOnly, in: w, out: newText(), code: make(chan int, 1)}
+	v := &visitor{name: o.Name, js: js, readOnly: o.ReadOnly, in: w, out: new(text), code: make(chan int, 1)}
 	go func() {
 		code, err := console.RunRemote(context.Background(), console.RemoteOptions{
 			In: in, Out: v.out, Err: v.out, JSON: js, Signals: make(chan os.Signal),

@@ -251,7 +251,7 @@ func broken(t *testing.T, door string, seed uint64, cuts int, delay time.Duratio
 	}
 
 	log, _ := s.entries()
-	all := shown(log)
+	all := asText(log)
 	same(t, "the session's own console", before(seen(s.out.String(), "srv"), "srv-end"), before(seen(all, "srv"), "srv-end"))
 	for _, v := range []*visitor{ann, eve} {
 		same(t, v.name, before(seen(v.out.String(), v.name), "srv-end"), before(seen(all, v.name), "srv-end"))

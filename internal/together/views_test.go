@@ -49,8 +49,8 @@ func joined(line, who string) bool {
 	return m != nil && m[1] == who
 }
 
-// shown is the log as text.
-func shown(log []sharing.Entry) string {
+// asText is the log as text.
+func asText(log []sharing.Entry) string {
 	var b strings.Builder
 	for _, e := range log {
 		switch e.Kind {

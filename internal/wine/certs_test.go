@@ -16,7 +16,7 @@ func (l *lab) makeCertificate(t *testing.T, program, name string) string {
 	t.Helper()
 	p := l.start(t, "", program, "-makecert", name)
 	if code := p.end(); code != 0 {
-		t.Fatalf("-makecert: exit code %d, %s", code, p.err.text())
+		t.Fatalf("-makecert: exit code %d, %s", code, p.err.String())
 	}
 	return p.shows(`Thumbprint +([0-9a-f]{64})`)[1]
 }

@@ -3,14 +3,10 @@
 package wine
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,8 +15,9 @@ import (
 	"golang.org/x/term"
 
 	"openkd/internal/cable"
+	"openkd/internal/ports"
 	"openkd/link/fault"
-	"openkd/sim"
+	"openkd/sim/simtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -65,7 +62,7 @@ const pw = ",password=" + password
 
 var doors = []door{
 	{name: "tcp link", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
-		return m.tcp()
+		return m.TCP()
 	}},
 	{name: "serial port", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		l.mapPort(t, "com21", m.pty())
@@ -77,99 +74,99 @@ var doors = []door{
 	}},
 
 	{name: "tcp, kd.exe to kdsrv.exe", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
-		return through(l.tcpServer(t, "kdsrv.exe"), m.tcp())
+		return through(l.tcpServer(t, "kdsrv.exe"), m.TCP())
 	}},
 	{name: "tcp, kd to kdsrv.exe", kd: "kd", open: func(t *testing.T, l *lab, m *machine) string {
-		return through(l.tcpServer(t, "kdsrv.exe"), m.tcp())
+		return through(l.tcpServer(t, "kdsrv.exe"), m.TCP())
 	}},
 	{name: "tcp, kd.exe to kdsrv", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
-		return through(l.tcpServer(t, "kdsrv"), m.tcp())
+		return through(l.tcpServer(t, "kdsrv"), m.TCP())
 	}},
 
 	{name: "npipe", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		l.serve(t, "kdsrv.exe", "npipe:pipe=kernel"+pw)
-		return through("npipe:server=.,pipe=kernel"+pw, m.tcp())
+		return through("npipe:server=.,pipe=kernel"+pw, m.TCP())
 	}},
 	{name: "npipe, other accounts, a name with the process id", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		// A name is looked up, and a SID is taken as it is.
 		srv := l.serve(t, "kdsrv.exe", "npipe:pipe=kernel%x"+pw, "-pipeusers", "Users;S-1-5-11")
-		return through("npipe:server=localhost,pipe="+srv.shows(`npipe:Pipe=(kernel[0-9a-f]+),`)[1]+pw, m.tcp())
+		return through("npipe:server=localhost,pipe="+srv.shows(`npipe:Pipe=(kernel[0-9a-f]+),`)[1]+pw, m.TCP())
 	}},
 	{name: "spipe, by name", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		l.makeCertificate(t, "kdsrv.exe", "pipes")
 		l.serve(t, "kdsrv.exe", "spipe:proto=tls13,certuser=pipes,pipe=secure"+pw)
-		return through(`spipe:proto=tls13,certuser=pipes,server=\\.,pipe=secure`+pw, m.tcp())
+		return through(`spipe:proto=tls13,certuser=pipes,server=\\.,pipe=secure`+pw, m.TCP())
 	}},
 	{name: "ssl, kd.exe to kdsrv.exe, by name", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		l.makeCertificate(t, "kdsrv.exe", "here")
-		return through(l.portServer(t, "kdsrv.exe", "ssl:proto=tls13,certuser=here"), m.tcp())
+		return through(l.portServer(t, "kdsrv.exe", "ssl:proto=tls13,certuser=here"), m.TCP())
 	}},
 	{name: "ssl, kd to kdsrv.exe, by thumbprint, TLS 1.2", kd: "kd", open: func(t *testing.T, l *lab, m *machine) string {
 		print := l.makeCertificate(t, "kdsrv.exe", "windows")
-		return through(l.portServer(t, "kdsrv.exe", "ssl:proto=tls12,certuser="+print), m.tcp())
+		return through(l.portServer(t, "kdsrv.exe", "ssl:proto=tls12,certuser="+print), m.TCP())
 	}},
 	{name: "ssl, kd.exe to kdsrv, both by thumbprint", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		server, client := l.makeCertificate(t, "kdsrv", "server"), l.makeCertificate(t, "kdsrv.exe", "client")
 		srv := l.serve(t, "kdsrv", "ssl:proto=tls13,certuser=server,clientca="+client+",port=30000:39999"+pw)
-		return through("ssl:proto=tls13,certuser="+server+",clientcert=client,server=127.0.0.1,port="+srv.port()+pw, m.tcp())
+		return through("ssl:proto=tls13,certuser="+server+",clientcert=client,server=127.0.0.1,port="+srv.port()+pw, m.TCP())
 	}},
 	{name: "ssl, by a name in the user's store of Windows", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		l.makeCertificate(t, "kdsrv", "of-the-user")
 		l.importCertificate(t, "of-the-user", "user")
-		return through(l.portServer(t, "kdsrv", "ssl:proto=tls13,certuser=of-the-user"), m.tcp())
+		return through(l.portServer(t, "kdsrv", "ssl:proto=tls13,certuser=of-the-user"), m.TCP())
 	}},
 	{name: "ssl, by a name in the machine's store of Windows", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		l.makeCertificate(t, "kdsrv", "of-the-machine")
 		l.importCertificate(t, "of-the-machine", "machine")
 		srv := l.serve(t, "kdsrv", "ssl:proto=tls13,certuser=of-the-machine,port=30000:39999"+pw)
-		return through("ssl:proto=tls13,machuser=of-the-machine,server=127.0.0.1,port="+srv.port()+pw, m.tcp())
+		return through("ssl:proto=tls13,machuser=of-the-machine,server=127.0.0.1,port="+srv.port()+pw, m.TCP())
 	}},
 
 	{name: "com, kd to kdsrv.exe", kd: "kd", open: func(t *testing.T, l *lab, m *machine) string {
 		here, there := cable.Join(t, fault.Config{})
 		l.mapPort(t, "com23", there)
 		l.serve(t, "kdsrv.exe", "com:port=com23,baud=921600,channel=7"+pw)
-		return through("com:port="+here+",baud=921600,channel=7"+pw, m.tcp())
+		return through("com:port="+here+",baud=921600,channel=7"+pw, m.TCP())
 	}},
 	{name: "com, kd.exe to kdsrv", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		here, there := cable.Join(t, fault.Config{})
 		l.mapPort(t, "com24", here)
 		l.serve(t, "kdsrv", "com:port="+there+",baud=921600,channel=254"+pw)
-		return through("com:port=24,baud=921600,channel=254"+pw, m.tcp())
+		return through("com:port=24,baud=921600,channel=254"+pw, m.TCP())
 	}},
 
 	{name: "reverse, kd.exe first", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
-		return through("tcp:clicon=127.0.0.1,port=30000:39999"+pw, m.tcp())
+		return through("tcp:clicon=127.0.0.1,port=30000:39999"+pw, m.TCP())
 	}, then: func(t *testing.T, l *lab, kd *process) {
 		port := kd.shows(`Waiting for 127\.0\.0\.1 to connect to port (\d+)`)[1]
 		l.serve(t, "kdsrv.exe", "tcp:clicon=127.0.0.1,port="+port+pw)
 	}},
 	{name: "reverse, kdsrv.exe first", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
-		port := freePort(t)
+		port := fmt.Sprint(ports.TCP(t))
 		l.serve(t, "kdsrv.exe", "tcp:clicon=127.0.0.1,port="+port+pw)
-		return through("tcp:clicon=127.0.0.1,port="+port+pw, m.tcp())
+		return through("tcp:clicon=127.0.0.1,port="+port+pw, m.TCP())
 	}},
 	{name: "reverse ssl, kdsrv.exe to kd", kd: "kd", open: func(t *testing.T, l *lab, m *machine) string {
-		port, print := freePort(t), l.makeCertificate(t, "kdsrv.exe", "outwards")
+		port, print := fmt.Sprint(ports.TCP(t)), l.makeCertificate(t, "kdsrv.exe", "outwards")
 		l.serve(t, "kdsrv.exe", "ssl:proto=tls13,certuser=outwards,clicon=127.0.0.1,port="+port+pw)
-		return through("ssl:proto=tls13,certuser="+print+",clicon=127.0.0.1,port="+port+pw, m.tcp())
+		return through("ssl:proto=tls13,certuser="+print+",clicon=127.0.0.1,port="+port+pw, m.TCP())
 	}},
 
 	{name: "kdprx.exe between tcp and tcp", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
 		srv := l.serve(t, "kdsrv.exe", "tcp:port=30000:39999"+pw)
 		prx := l.repeat(t, "kdprx.exe", "tcp:port=30000:39999", "tcp:server=127.0.0.1,port="+srv.port())
-		return through("tcp:server=127.0.0.1,port="+prx.port()+pw, m.tcp())
+		return through("tcp:server=127.0.0.1,port="+prx.port()+pw, m.TCP())
 	}},
 	{name: "kdprx.exe from the network to a pipe", kd: "kd", open: func(t *testing.T, l *lab, m *machine) string {
 		l.serve(t, "kdsrv.exe", "npipe:pipe=far"+pw)
 		prx := l.repeat(t, "kdprx.exe", "tcp:port=30000:39999", "npipe:server=.,pipe=far")
-		return through("tcp:server=127.0.0.1,port="+prx.port()+pw, m.tcp())
+		return through("tcp:server=127.0.0.1,port="+prx.port()+pw, m.TCP())
 	}},
 	{name: "kdprx.exe from a pipe to a reverse server", kd: "kd.exe", open: func(t *testing.T, l *lab, m *machine) string {
-		port := freePort(t)
+		port := fmt.Sprint(ports.TCP(t))
 		l.repeat(t, "kdprx.exe", "npipe:pipe=near", "tcp:clicon=127.0.0.1,port="+port)
 		l.serve(t, "kdsrv", "tcp:clicon=127.0.0.1,port="+port+pw)
-		return through("npipe:server=.,pipe=near"+pw, m.tcp())
+		return through("npipe:server=.,pipe=near"+pw, m.TCP())
 	}},
 }
 
@@ -212,28 +209,13 @@ func (p *process) port() string {
 	return p.shows(`Port=(\d+)`)[1]
 }
 
-// freePort returns a port that nobody has, below those that the system gives to
-// whoever connects.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 1000 {
-		p := 18000 + rand.IntN(12000)
-		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", p)); err == nil {
-			ln.Close()
-			return fmt.Sprint(p)
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
-}
-
 // TestWindows runs everything in one prefix, which takes longer to make than
 // most of what is done in it.
 func TestWindows(t *testing.T) {
 	l := newLab(t)
 	t.Run("doors", func(t *testing.T) {
 		// What a debugger of this system says, with nothing in between.
-		want := l.doJob(t, door{kd: "kd", open: func(t *testing.T, l *lab, m *machine) string { return m.tcp() }})
+		want := l.doJob(t, door{kd: "kd", open: func(t *testing.T, l *lab, m *machine) string { return m.TCP() }})
 		for _, text := range []string{"Breakpoint 0 hit", "41 42 43", "0 e fffff8", "Evaluate expression: 2"} {
 			if !strings.Contains(want, text) {
 				t.Fatalf("the reference does not show %q:\n%s", text, want)
@@ -274,11 +256,11 @@ func (l *lab) doJob(t *testing.T, d door) string {
 		d.then(t, l, kd)
 	}
 	code := kd.end()
-	if code != 0 || kd.err.text() != "" {
-		t.Errorf("exit code %d, standard error: %s", code, kd.err.text())
+	if code != 0 || kd.err.String() != "" {
+		t.Errorf("exit code %d, standard error: %s", code, kd.err.String())
 	}
 	m.untouched()
-	return normalise(kd.out.text())
+	return normalise(kd.out.String())
 }
 
 // Only what cannot be equal in two runs is replaced: the clock, the build, the
@@ -309,64 +291,22 @@ func diff(want, got string) string {
 		strings.Join(w[max(0, i-3):min(len(w), i+6)], "\n"), strings.Join(g[max(0, i-3):min(len(g), i+6)], "\n"))
 }
 
-// machine is a simulated machine in this process. It is switched on when the
-// first debugger comes, and stops soon after.
+// machine is a simulated machine in this process that stops soon after it is
+// switched on.
 type machine struct {
 	t *testing.T
-	*sim.Machine
-	ctx  context.Context
-	on   sync.Once
-	wg   sync.WaitGroup
+	*simtest.Machine
 	code []byte // the kernel's code as it is without breakpoints
 }
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	sm, err := sim.New(sim.Config{
-		Seed: 7, BootTime: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tick: time.Millisecond,
-		// A slow computer must not look like a debugger that went away.
-		LinkTimeout: time.Second,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	m := &machine{t: t, Machine: sm, ctx: ctx}
-	t.Cleanup(func() { m.powerUp(); cancel(); m.wg.Wait() })
+	cfg := simtest.Steady()
+	cfg.BreakAtBoot = false
+	m := &machine{t: t, Machine: simtest.New(t, cfg)}
 	m.Break()
 	m.code = m.readCode()
 	return m
-}
-
-func (m *machine) powerUp() {
-	m.on.Do(func() {
-		m.wg.Go(func() {
-			if err := m.Run(m.ctx); err != nil {
-				m.t.Error("the machine:", err)
-			}
-		})
-	})
-}
-
-// tcp serves the machine on loopback and returns the link.
-func (m *machine) tcp() string {
-	m.t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	context.AfterFunc(m.ctx, func() { ln.Close() })
-	m.wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			m.powerUp()
-			m.Serve(m.ctx, c)
-		}
-	})
-	return fmt.Sprintf("com:ipport=%d,port=127.0.0.1", ln.Addr().(*net.TCPAddr).Port)
 }
 
 // pty serves the machine on a pty and returns the device of the other end.
@@ -382,8 +322,7 @@ func (m *machine) pty() string {
 	if _, err := term.MakeRaw(int(slave.Fd())); err != nil {
 		m.t.Fatal(err)
 	}
-	m.powerUp()
-	m.wg.Go(func() { m.Serve(m.ctx, master) })
+	m.Attach(master)
 	return slave.Name()
 }
 
@@ -473,7 +412,7 @@ func (l *lab) ctrlC(t *testing.T) {
 	server := "tcp:server=127.0.0.1,port=" + srv.port() + pw
 	stdin, typed := io.Pipe()
 	defer typed.Close()
-	kd := l.startTyping(t, stdin, "kd.exe", "-kqm", "-k", through(server, m.tcp()))
+	kd := l.startTyping(t, stdin, "kd.exe", "-kqm", "-k", through(server, m.TCP()))
 	kd.shows(`kd> $`)
 	io.WriteString(typed, "g\n")
 	m.untouched()
@@ -506,7 +445,7 @@ func (l *lab) messages(t *testing.T) {
 			if code := kd.end(); code != 4 {
 				t.Errorf("exit code %d", code)
 			}
-			if text := kd.err.text(); !strings.Contains(text, c.want) || strings.Count(text, "\n") != 1 {
+			if text := kd.err.String(); !strings.Contains(text, c.want) || strings.Count(text, "\n") != 1 {
 				t.Errorf("told %q, wanted %q", text, c.want)
 			}
 		})

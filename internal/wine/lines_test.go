@@ -18,14 +18,14 @@ func (l *lab) lines(t *testing.T, want string) {
 	at := func(port, channel string) string { return "com:port=" + port + speed + channel + pw }
 	work := func(t *testing.T, kd, port, channel string) {
 		t.Helper()
-		l.check(t, want, door{kd: kd, open: func(t *testing.T, l *lab, m *machine) string { return through(at(port, channel), m.tcp()) }})
+		l.check(t, want, door{kd: kd, open: func(t *testing.T, l *lab, m *machine) string { return through(at(port, channel), m.TCP()) }})
 	}
 	// stay is a debugger that has a session and waits for commands.
 	stay := func(t *testing.T, kd, port, channel string) (*process, io.WriteCloser) {
 		t.Helper()
 		stdin, typed := io.Pipe()
 		t.Cleanup(func() { typed.Close() })
-		p := l.startTyping(t, stdin, kd, "-kqm", "-k", through(at(port, channel), newMachine(t).tcp()))
+		p := l.startTyping(t, stdin, kd, "-kqm", "-k", through(at(port, channel), newMachine(t).TCP()))
 		p.shows(`kd> $`)
 		return p, typed
 	}
@@ -34,7 +34,7 @@ func (l *lab) lines(t *testing.T, want string) {
 		io.WriteString(typed, "q\n")
 		typed.Close()
 		if code := kd.end(); code != 0 {
-			t.Errorf("exit code %d, standard error: %s", code, kd.err.text())
+			t.Errorf("exit code %d, standard error: %s", code, kd.err.String())
 		}
 	}
 
@@ -53,8 +53,8 @@ func (l *lab) lines(t *testing.T, want string) {
 			at("com32", "1"):                       "no such port",
 		} {
 			p := l.start(t, "", "kdsrv.exe", "-noannounce", "-t", transport)
-			if code := p.end(); code != 2 || !strings.Contains(p.err.text(), want) {
-				t.Errorf("%s: exit code %d, %q", transport, code, p.err.text())
+			if code := p.end(); code != 2 || !strings.Contains(p.err.String(), want) {
+				t.Errorf("%s: exit code %d, %q", transport, code, p.err.String())
 			}
 		}
 

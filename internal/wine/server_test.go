@@ -3,6 +3,7 @@
 package wine
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"openkd/internal/ports"
 )
 
 // refusals: what is told to who is not let in, and to who cannot open a door.
@@ -30,13 +33,13 @@ func (l *lab) refusals(t *testing.T) {
 		{"a pipe of another system", "kd", "npipe:server=192.0.2.1,pipe=refusals", 4, "use tcp or ssl, as in"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			kd := l.start(t, "", c.kd, "-k", through(c.server, m.tcp()))
-			if code := kd.end(); code != c.code || !strings.Contains(kd.err.text(), c.want) {
-				t.Errorf("exit code %d, %q", code, kd.err.text())
+			kd := l.start(t, "", c.kd, "-k", through(c.server, m.TCP()))
+			if code := kd.end(); code != c.code || !strings.Contains(kd.err.String(), c.want) {
+				t.Errorf("exit code %d, %q", code, kd.err.String())
 			}
 		})
 	}
-	if log := srv.err.text(); strings.Count(log, "wrong password") != 2 || strings.Contains(log, password) {
+	if log := srv.err.String(); strings.Count(log, "wrong password") != 2 || strings.Contains(log, password) {
 		t.Errorf("the log tells the password, or not the refusals:\n%s", log)
 	}
 	for _, c := range []struct {
@@ -51,8 +54,8 @@ func (l *lab) refusals(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := l.start(t, "", "kdsrv.exe", append([]string{"-noannounce"}, c.args...)...)
-			if code := p.end(); code != 2 || !strings.Contains(p.err.text(), c.want) || p.out.text() != "" {
-				t.Errorf("exit code %d, %q", code, p.err.text())
+			if code := p.end(); code != 2 || !strings.Contains(p.err.String(), c.want) || p.out.String() != "" {
+				t.Errorf("exit code %d, %q", code, p.err.String())
 			}
 		})
 	}
@@ -62,22 +65,22 @@ func (l *lab) refusals(t *testing.T) {
 // Prometheus and in its audit, until the client ends it.
 func (l *lab) status(t *testing.T) {
 	none := l.start(t, "", "kdsrv.exe", "-status")
-	if code := none.end(); code != 3 || !strings.Contains(none.err.text(), "no kdsrv of this user runs") {
-		t.Errorf("without a server: exit code %d, %q", code, none.err.text())
+	if code := none.end(); code != 3 || !strings.Contains(none.err.String(), "no kdsrv of this user runs") {
+		t.Errorf("without a server: exit code %d, %q", code, none.err.String())
 	}
-	metrics := "127.0.0.1:" + freePort(t)
+	metrics := "127.0.0.1:" + fmt.Sprint(ports.TCP(t))
 	srv := l.serve(t, "kdsrv.exe", "npipe:pipe=told"+pw, "-metrics", metrics, "-audit", `C:\kdsrv.audit`)
 	l.burnOf(t, "status", "openkd-status-")
 
 	m := newMachine(t)
-	link := m.tcp()
+	link := m.TCP()
 	stdin, typed := io.Pipe()
 	defer typed.Close()
 	kd := l.startTyping(t, stdin, "kd.exe", "-kqm", "-k", through("npipe:server=.,pipe=told"+pw, link))
 	kd.shows(`kd> $`)
 	st := l.start(t, "", "kdsrv.exe", "-status")
 	if code := st.end(); code != 0 {
-		t.Errorf("-status: exit code %d, %q", code, st.err.text())
+		t.Errorf("-status: exit code %d, %q", code, st.err.String())
 	}
 	st.shows(`(?s)npipe:Pipe=told,Password=\* at \\\\\.\\pipe\\told: 1 client, .*halted since.*held by .*Clients: 1 of`)
 	if r, err := (&http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + metrics + "/metrics"); err != nil {

@@ -18,9 +18,9 @@ func (l *lab) servers(t *testing.T) {
 	listed := func(machine string) string {
 		p := l.start(t, "", "kd.exe", "-QR", machine)
 		if code := p.end(); code != 0 {
-			t.Errorf("exit code %d, standard error: %s", code, p.err.text())
+			t.Errorf("exit code %d, standard error: %s", code, p.err.String())
 		}
-		return strings.ReplaceAll(p.out.text(), "\r", "")
+		return strings.ReplaceAll(p.out.String(), "\r", "")
 	}
 	const none = "Servers on .:\nNo servers were found.\n"
 	if got := listed("."); got != none {
@@ -46,9 +46,9 @@ func (l *lab) servers(t *testing.T) {
 	all.end()
 	for _, door := range []string{tcp, "npipe:Pipe=three", "spipe:Proto=tls13,CertUser=listed,Pipe=four"} {
 		line := all.shows(`Remote Kernel Debugger Server - (` + door + `,Password=\*,Server=localhost)\r?\n`)[1]
-		kd := l.start(t, "q\n", "kd.exe", "-kqm", "-k", through(strings.Replace(line, "*", password, 1), newMachine(t).tcp()))
-		if code := kd.end(); code != 0 || !strings.Contains(kd.out.text(), "The session is closed") {
-			t.Errorf("%s: exit code %d, standard error: %s", line, code, kd.err.text())
+		kd := l.start(t, "q\n", "kd.exe", "-kqm", "-k", through(strings.Replace(line, "*", password, 1), newMachine(t).TCP()))
+		if code := kd.end(); code != 0 || !strings.Contains(kd.out.String(), "The session is closed") {
+			t.Errorf("%s: exit code %d, standard error: %s", line, code, kd.err.String())
 		}
 	}
 }

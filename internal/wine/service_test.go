@@ -29,8 +29,8 @@ func (l *lab) service(t *testing.T) {
 		l.tool("wineserver", arg)
 	}
 	l.start(t, "", "kdsrv.exe", "-noannounce", "-t", "npipe:pipe=awake").shows("listening on")
-	if p := l.start(t, "", "kdsrv.exe", "-status"); p.end() != 0 || !strings.Contains(p.out.text(), "npipe:Pipe=awake") {
-		t.Errorf("-status: %s%s", p.out.text(), p.err.text())
+	if p := l.start(t, "", "kdsrv.exe", "-status"); p.end() != 0 || !strings.Contains(p.out.String(), "npipe:Pipe=awake") {
+		t.Errorf("-status: %s%s", p.out.String(), p.err.String())
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0") // for a number that is free
 	if err != nil {
@@ -43,8 +43,8 @@ func (l *lab) service(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := l.start(t, "", "kdsrv.exe", "-install", "-noannounce", "-t", fmt.Sprintf("tcp:port=%d", port), "-passwordfile", `C:\kdsrv.pw`)
-	if code := p.end(); code != 0 || !strings.Contains(p.out.text(), "It runs.") {
-		t.Fatalf("-install: exit code %d\n%s", code, p.out.text())
+	if code := p.end(); code != 0 || !strings.Contains(p.out.String(), "It runs.") {
+		t.Fatalf("-install: exit code %d\n%s", code, p.out.String())
 	}
 	log := filepath.Join(l.prefix, "drive_c", "ProgramData", "OpenKD", "kdsrv.log")
 	defer func() {
@@ -53,15 +53,15 @@ func (l *lab) service(t *testing.T) {
 			t.Logf("the log of the service:\n%s", text)
 		}
 	}()
-	if p := l.start(t, "", "kdsrv.exe", "-install", "-t", "tcp:port=1"); p.end() == 0 || !strings.Contains(p.err.text(), "is there already") {
-		t.Errorf("-install again: %s", p.err.text())
+	if p := l.start(t, "", "kdsrv.exe", "-install", "-t", "tcp:port=1"); p.end() == 0 || !strings.Contains(p.err.String(), "is there already") {
+		t.Errorf("-install again: %s", p.err.String())
 	}
 	m := newMachine(t)
 	to := connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: port, Password: password}
 	dial := func(ctx context.Context) (net.Conn, error) { return transport.Dial(ctx, to, transport.Options{}) }
 	var c *kdrpc.Client
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		if c, err = kdrpc.Connect(t.Context(), dial, kdrpc.Open{Link: m.tcp(), Config: target.Config{Break: true}}); err == nil {
+		if c, err = kdrpc.Connect(t.Context(), dial, kdrpc.Open{Link: m.TCP(), Config: target.Config{Break: true}}); err == nil {
 			break
 		}
 		if time.Now().After(end) {
@@ -73,8 +73,8 @@ func (l *lab) service(t *testing.T) {
 	stood := m.Stats().Ticks
 
 	p = l.start(t, "", "kdsrv.exe", "-uninstall")
-	if code := p.end(); code != 0 || !strings.Contains(p.out.text(), "is removed") {
-		t.Errorf("-uninstall: exit code %d\n%s", code, p.out.text())
+	if code := p.end(); code != 0 || !strings.Contains(p.out.String(), "is removed") {
+		t.Errorf("-uninstall: exit code %d\n%s", code, p.out.String())
 	}
 	for end := time.Now().Add(patience); m.Stats().Ticks == stood; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -84,7 +84,7 @@ func (l *lab) service(t *testing.T) {
 	if text, _ := os.ReadFile(log); !strings.Contains(string(text), "msg=ended") || strings.Contains(string(text), password) {
 		t.Error("the log of the service does not tell its end, or tells the password")
 	}
-	if p := l.start(t, "", "kdsrv.exe", "-uninstall"); p.end() == 0 || !strings.Contains(p.err.text(), "no service is installed") {
-		t.Errorf("-uninstall again: %s", p.err.text())
+	if p := l.start(t, "", "kdsrv.exe", "-uninstall"); p.end() == 0 || !strings.Contains(p.err.String(), "no service is installed") {
+		t.Errorf("-uninstall again: %s", p.err.String())
 	}
 }

@@ -3,11 +3,13 @@
 package wine
 
 import (
+	"fmt"
 	"io"
 	"strings"
 	"testing"
 
 	"openkd/internal/cable"
+	"openkd/internal/ports"
 	"openkd/link/fault"
 )
 
@@ -60,7 +62,7 @@ func (l *lab) sharing(t *testing.T) {
 		})
 	}
 	t.Run("reverse", func(t *testing.T) {
-		port := freePort(t)
+		port := fmt.Sprint(ports.TCP(t))
 		client, typing := l.typing(t, "kd.exe", "-remote", "tcp:clicon=127.0.0.1,port="+port+pw, "-as", "FAR")
 		client.shows(`Waiting for 127\.0\.0\.1`)
 		server, typed := l.share(t, "kd.exe", "tcp:clicon=127.0.0.1,port="+port+pw)
@@ -74,7 +76,7 @@ func (l *lab) sharing(t *testing.T) {
 		p.shows(`"output":"Evaluate expression: 42 = [^"]*","prompt"[^\n]*"type":"result"`)
 		say(typing, `{"id":2,"do":"leave"}`)
 		if code := p.end(); code != 0 {
-			t.Errorf("exit code %d, standard error: %s", code, p.err.text())
+			t.Errorf("exit code %d, standard error: %s", code, p.err.String())
 		}
 	})
 	t.Run("remote.exe", l.relay)
@@ -99,7 +101,7 @@ func say(typed io.WriteCloser, line string) {
 func (l *lab) share(t *testing.T, program, door string) (*session, io.WriteCloser) {
 	t.Helper()
 	m := newMachine(t)
-	p, typed := l.typing(t, program, "-server", door, "-kqm", "-k", m.tcp())
+	p, typed := l.typing(t, program, "-server", door, "-kqm", "-k", m.TCP())
 	p.shows(`kd> $`)
 	return &session{p, m}, typed
 }
@@ -133,7 +135,7 @@ func (l *lab) together(t *testing.T, server *session, typed io.WriteCloser, clie
 	client.shows(`(?s)nt\+0x1020:.*kd> $`)
 	say(typing, ".remote_exit")
 	if code := client.end(); code != 0 {
-		t.Errorf("the client ended with %d, standard error: %s", code, client.err.text())
+		t.Errorf("the client ended with %d, standard error: %s", code, client.err.String())
 	}
 	server.shows(`FAR \([^)]*\) disconnected`)
 }
@@ -148,15 +150,15 @@ func (l *lab) relay(t *testing.T) {
 	server.shows(`Evaluate expression: 42 = `)
 	client.shows(`Evaluate expression: 42 = `)
 	list := l.start(t, "", "remote.exe", "/q", "localhost")
-	if code := list.end(); code != 0 || !strings.Contains(list.out.text(), "lab") {
-		t.Errorf("exit code %d: %s%s", code, list.out.text(), list.err.text())
+	if code := list.end(); code != 0 || !strings.Contains(list.out.String(), "lab") {
+		t.Errorf("exit code %d: %s%s", code, list.out.String(), list.err.String())
 	}
 	say(typing, "@q")
 	if code := client.end(); code != 0 {
-		t.Errorf("the client ended with %d, standard error: %s", code, client.err.text())
+		t.Errorf("the client ended with %d, standard error: %s", code, client.err.String())
 	}
 	say(typed, "@k")
 	if code := server.end(); code == 0 { // a program that is ended has failed
-		t.Errorf("the server ended with %d, standard error: %s", code, server.err.text())
+		t.Errorf("the server ended with %d, standard error: %s", code, server.err.String())
 	}
 }

@@ -34,7 +34,7 @@ func (l *lab) suites(t *testing.T) {
 			}
 			p := l.start(t, "", filepath.Base(exe), "-test.v", "-test.short", "-test.run", "^"+s.run)
 			p.end()
-			out := p.out.text()
+			out := p.out.String()
 			for _, name := range s.passed {
 				if !strings.Contains(out, "--- PASS: "+name+" (") {
 					t.Errorf("%s did not pass", name)

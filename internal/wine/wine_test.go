@@ -3,7 +3,6 @@
 package wine
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"openkd/internal/captured"
 )
 
 // patience bounds every wait; nothing comes near it.
@@ -151,7 +152,7 @@ func (l *lab) mapPort(t *testing.T, com, device string) {
 type process struct {
 	t        *testing.T
 	cmd      *exec.Cmd
-	out, err screen
+	out, err captured.Text
 }
 
 // start starts a program; a name with .exe is run by Wine. It is killed when
@@ -186,7 +187,7 @@ func (l *lab) startTyping(t *testing.T, stdin io.Reader, program string, args ..
 		cancel()
 		p.cmd.Wait()
 		if t.Failed() {
-			t.Logf("%s %q:\n%s\n[standard error]\n%s", program, args, p.out.text(), p.err.text())
+			t.Logf("%s %q:\n%s\n[standard error]\n%s", program, args, p.out.String(), p.err.String())
 		}
 	})
 	return p
@@ -225,33 +226,16 @@ func (p *process) tells(pattern string) []string {
 	return p.await(&p.err, pattern)
 }
 
-func (p *process) await(s *screen, pattern string) []string {
+func (p *process) await(s *captured.Text, pattern string) []string {
 	p.t.Helper()
 	re := regexp.MustCompile(pattern)
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		if m := re.FindStringSubmatch(s.text()); m != nil {
-			return m
-		}
-		if time.Now().After(end) {
-			p.t.Fatalf("%q was not shown", pattern)
-		}
+	var groups []string
+	_, came := s.Wait(func(text string) bool {
+		groups = re.FindStringSubmatch(text)
+		return groups != nil
+	})
+	if !came {
+		p.t.Fatalf("%q was not shown", pattern)
 	}
-}
-
-// screen collects output.
-type screen struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *screen) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *screen) text() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	return groups
 }

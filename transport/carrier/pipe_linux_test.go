@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openkd/internal/captured"
 	"openkd/transport/carrier"
 )
 
@@ -45,7 +46,7 @@ func TestPipeOfAnotherUser(t *testing.T) {
 		t.Skip("only root can become another user")
 	}
 	dir := pipeDir(t)
-	var log lockedBuilder
+	var log captured.Text
 	l := listenPipe(t, "k", carrier.Options{Logger: textLog(&log)})
 	echoes(t, l)
 	try := func() (err error) {

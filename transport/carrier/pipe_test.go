@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"openkd/connstr"
+	"openkd/internal/captured"
 	"openkd/transport/carrier"
 )
 
@@ -204,7 +205,7 @@ func TestPipeCloseInterrupts(t *testing.T) {
 // Many at once, some of whom come and go.
 func TestPipeCrowd(t *testing.T) {
 	pipeDir(t)
-	var log lockedBuilder
+	var log captured.Text
 	l := listenPipe(t, "crowd", carrier.Options{Logger: textLog(&log)})
 	echoes(t, l)
 	var wg sync.WaitGroup
@@ -231,24 +232,6 @@ func TestPipeCrowd(t *testing.T) {
 	if log.String() != "" {
 		t.Errorf("the log has\n%s", log.String())
 	}
-}
-
-// lockedBuilder collects a log that several goroutines write.
-type lockedBuilder struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedBuilder) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuilder) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func textLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 
+	"openkd/internal/captured"
 	"openkd/transport/carrier"
 )
 
@@ -37,7 +38,7 @@ func list(t *testing.T, dir string) string {
 
 func TestPipeFiles(t *testing.T) {
 	dir := pipeDir(t)
-	var log lockedBuilder
+	var log captured.Text
 	l := listenPipe(t, "k", carrier.Options{Logger: textLog(&log), PipeUsers: []string{"ann"}})
 	if got := list(t, dir); got != "k.pipe k.pipe.lock" {
 		t.Errorf("in the run directory: %s", got)

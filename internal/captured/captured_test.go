@@ -1,0 +1,37 @@
+package captured
+
+import (
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Everybody who waits is woken, and nothing that is written gets lost.
+func TestText(t *testing.T) {
+	var x Text
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if s, ok := x.Wait(func(s string) bool { return strings.Count(s, "a") == 200 && strings.HasSuffix(s, "a") }); !ok {
+				t.Errorf("%d bytes came", len(s))
+			}
+		})
+	}
+	for range 2 {
+		wg.Go(func() {
+			for range 100 {
+				x.Write([]byte("a"))
+			}
+		})
+	}
+	wg.Wait()
+	x.Until(t, "aa")
+	x.Times(t, "a", 200)
+	if n := len(x.Take()); n != 200 || x.String() != "" {
+		t.Errorf("taken %d, left %q", n, x.String())
+	}
+}
