@@ -3,9 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"openkd/connstr"
+	"openkd/internal/options"
 	"openkd/repeater"
 )
 
@@ -21,19 +21,9 @@ type flags struct {
 	help      bool
 }
 
-// option is one row of the table.
-type option struct {
-	names   []string // lower case; the first one is listed
-	arg     string   // name of the argument, "" for none
-	example string   // of the argument, for who leaves it out
-	help    string   // lines
-	set     func(f *flags, v string) error
-}
+type option = options.Option[flags]
 
-func options() []option {
-	flag := func(p func(*flags) *bool) func(*flags, string) error {
-		return func(f *flags, _ string) error { *p(f) = true; return nil }
-	}
+func table() []option {
 	side := func(name string, client bool, p func(*flags) **connstr.Transport) func(*flags, string) error {
 		return func(f *flags, v string) error {
 			t, err := repeater.Parse(v, client)
@@ -48,77 +38,44 @@ func options() []option {
 		}
 	}
 	return []option{
-		{names: []string{"c"}, arg: "transport", example: "tcp:server=10.0.0.42,port=1234", set: side("c", true, func(f *flags) **connstr.Transport { return &f.server }),
-			help: "how the server is reached, in the words of its clients:\n" +
+		{Names: []string{"c"}, Arg: "transport", Example: "tcp:server=10.0.0.42,port=1234", Set: side("c", true, func(f *flags) **connstr.Transport { return &f.server }),
+			Help: "how the server is reached, in the words of its clients:\n" +
 				"tcp:server=<host>,port=<n>[,ipversion=6]\n" +
 				"tcp:clicon=<host>,port=<n>|<low>:<high>[,ipversion=6]   the server connects in\n" +
 				"npipe:server=<host>,pipe=<name>\n" +
 				"com:port=<port>,baud=<rate>,channel=<0..254>"},
-		{names: []string{"s"}, arg: "transport", example: "tcp:port=9001", set: side("s", false, func(f *flags) **connstr.Transport { return &f.client }),
-			help: "what clients connect to, in the words of a server:\n" +
+		{Names: []string{"s"}, Arg: "transport", Example: "tcp:port=9001", Set: side("s", false, func(f *flags) **connstr.Transport { return &f.client }),
+			Help: "what clients connect to, in the words of a server:\n" +
 				"tcp:port=<n>|<low>:<high>[,ipversion=6][,IcfEnable]\n" +
 				"tcp:port=<n>,clicon=<host>[,ipversion=6]   the client is connected to\n" +
 				"npipe:pipe=<name>[,IcfEnable]\n" +
 				"com:port=<port>,baud=<rate>,channel=<0..254>"},
-		{names: []string{"p"}, set: flag(func(f *flags) *bool { return &f.keep }), help: "stay when the last connection has ended"},
-		{names: []string{"pipeusers"}, arg: "names", example: `ann;LAB\ben`, set: setPipeUsers,
-			help: "who may use npipe: on Windows besides this account and the\nadministrators: accounts, groups or SIDs, with ; between them"},
-		{names: []string{"logfile"}, arg: "file", example: "kdprx.log", set: func(f *flags, v string) error { f.logFile = v; return nil },
-			help: "append the log to a file instead of standard error"},
-		{names: []string{"v"}, set: flag(func(f *flags) *bool { return &f.verbose }), help: "log more"},
-		{names: []string{"version"}, set: flag(func(f *flags) *bool { return &f.version }), help: "print the version"},
-		{names: []string{"?", "h", "help"}, set: flag(func(f *flags) *bool { return &f.help }), help: "print this"},
+		{Names: []string{"p"}, Set: options.Flag(func(f *flags) *bool { return &f.keep }), Help: "stay when the last connection has ended"},
+		{Names: []string{"pipeusers"}, Arg: "names", Example: `ann;LAB\ben`, Set: setPipeUsers,
+			Help: "who may use npipe: on Windows besides this account and the\nadministrators: accounts, groups or SIDs, with ; between them"},
+		{Names: []string{"logfile"}, Arg: "file", Example: "kdprx.log", Set: options.Text(func(f *flags) *string { return &f.logFile }),
+			Help: "append the log to a file instead of standard error"},
+		{Names: []string{"v"}, Set: options.Flag(func(f *flags) *bool { return &f.verbose }), Help: "log more"},
+		{Names: []string{"version"}, Set: options.Flag(func(f *flags) *bool { return &f.version }), Help: "print the version"},
+		{Names: []string{"?", "h", "help"}, Set: options.Flag(func(f *flags) *bool { return &f.help }), Help: "print this"},
 	}
 }
 
 func setPipeUsers(f *flags, v string) error {
-	for name := range strings.SplitSeq(v, ";") {
-		name = strings.TrimSpace(name)
-		if name == "" {
-			return fmt.Errorf(`-pipeusers %q: a name is missing; write -pipeusers ann or -pipeusers "ann;LAB\ben"`, v)
-		}
-		f.pipeUsers = append(f.pipeUsers, name)
-	}
-	return nil
+	names, err := options.Names("-pipeusers", v)
+	f.pipeUsers = append(f.pipeUsers, names...)
+	return err
 }
 
 func parse(args []string) (flags, error) {
 	var f flags
-	table := options()
-	for i := 0; i < len(args); i++ {
-		arg := args[i]
-		if len(arg) < 2 || arg[0] != '-' && arg[0] != '/' {
-			return f, fmt.Errorf("%q is not an option; options begin with -, as in kdprx -p -s tcp:port=9001 -c tcp:server=10.0.0.42,port=1234", arg)
-		}
-		o := find(table, arg)
-		if o == nil {
-			return f, fmt.Errorf("%s is not an option of kdprx; kdprx -? lists them", arg)
-		}
-		v := ""
-		if o.arg != "" {
-			i++
-			if i >= len(args) {
-				return f, fmt.Errorf("%s needs a value, as in %s %s", arg, arg, o.example)
-			}
-			v = args[i]
-		}
-		if err := o.set(&f, v); err != nil {
-			return f, err
-		}
+	unknown := func(arg, _ string) error {
+		return fmt.Errorf("%s is not an option of kdprx; kdprx -? lists them", arg)
+	}
+	if _, err := options.Parse(table(), args, &f, unknown, "options begin with -, as in kdprx -p -s tcp:port=9001 -c tcp:server=10.0.0.42,port=1234"); err != nil {
+		return f, err
 	}
 	return f, f.check()
-}
-
-func find(table []option, arg string) *option {
-	name := strings.ToLower(strings.TrimPrefix(arg[1:], "-"))
-	for i := range table {
-		for _, n := range table[i].names {
-			if n == name {
-				return &table[i]
-			}
-		}
-	}
-	return nil
 }
 
 // check looks at the options together.
@@ -155,23 +112,4 @@ Ctrl+C, on SIGTERM and, without -p, when the last connection has ended.
 exit code: 0 ended, 1 the command line is wrong, 2 it cannot listen or log
 `
 
-func usage() string {
-	var b strings.Builder
-	b.WriteString(usageHead)
-	for _, o := range options() {
-		left := "-" + o.names[0]
-		if o.arg != "" {
-			left += " " + o.arg
-		}
-		for line := range strings.SplitSeq(o.help, "\n") {
-			if len(left) > 15 {
-				fmt.Fprintf(&b, "  %s\n", left)
-				left = ""
-			}
-			fmt.Fprintf(&b, "  %-15s %s\n", left, line)
-			left = ""
-		}
-	}
-	b.WriteString(usageTail)
-	return b.String()
-}
+func usage() string { return usageHead + options.Usage(table()) + usageTail }

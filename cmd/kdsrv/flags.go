@@ -3,11 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"openkd/connstr"
+	"openkd/internal/options"
 	"openkd/internal/service"
 	"openkd/server"
 )
@@ -32,37 +33,16 @@ type flags struct {
 	install    bool
 	service    bool
 	uninstall  bool
-	given      []given // all of them, in order
-	ready      func()  // -service: called when it serves
+	given      []options.Given[flags] // all of them, in order
+	ready      func()                 // -service: called when it serves
 }
 
-// given is an option as it was given.
-type given struct {
-	o     *option
-	value string
-}
+type option = options.Option[flags]
 
-// option is one row of the table.
-type option struct {
-	names   []string // lower case; the first one is listed
-	arg     string   // name of the argument, "" for none
-	example string   // of the argument, for who leaves it out
-	help    string   // lines
-	set     func(f *flags, v string) error
-	path    bool // the argument is the name of a file
-	last    bool // what follows is not read
-}
-
-func options() []option {
-	flag := func(p func(*flags) *bool) func(*flags, string) error {
-		return func(f *flags, _ string) error { *p(f) = true; return nil }
-	}
-	text := func(p func(*flags) *string) func(*flags, string) error {
-		return func(f *flags, v string) error { *p(f) = v; return nil }
-	}
+func table() []option {
 	return []option{
-		{names: []string{"t"}, arg: "transport", example: "tcp:port=1234,password=secret", set: setTransport,
-			help: `where to listen; may be given more than once
+		{Names: []string{"t"}, Arg: "transport", Example: "tcp:port=1234,password=secret", Set: setTransport,
+			Help: `where to listen; may be given more than once
 tcp:port=<n>|<low>:<high>[,ipversion=6][,IcfEnable]
 ssl:proto=tls13|tls12,certuser=<certificate>,port=<n>|<low>:<high>
 npipe:pipe=<name>[,IcfEnable]   a named pipe; a Unix socket elsewhere
@@ -71,35 +51,35 @@ com:port=<port>,baud=<rate>,channel=<0..254>   a cable between the debuggers
 tcp: and ssl: with clicon=<client's host> connect out to the client.
 All take password=<word> and hidden; machuser= for certuser= means the machine's
 certificates; clientca=<thumbprint or file> asks clients for theirs`},
-		{names: []string{"passwordfile"}, arg: "file", path: true, example: "password.txt", set: text(func(f *flags) *string { return &f.password }),
-			help: "its first line is the password of every -t without password=;\nwithout it, the variable OPENKD_PASSWORD is"},
-		{names: []string{"pipeusers"}, arg: "names", example: `ann;LAB\ben`, set: setPipeUsers,
-			help: "who may use npipe: and spipe: on Windows besides this account and the\nadministrators: accounts, groups or SIDs, with ; between them"},
-		{names: []string{"makecert"}, arg: "name", example: "lab", set: text(func(f *flags) *string { return &f.makeCert }),
-			help: "make a certificate for ssl: and spipe:, print the command lines for both\nmachines, and end"},
-		{names: []string{"grace"}, arg: "time", example: "90s", set: setGrace,
-			help: "how long a session waits for a client whose connection was lost,\nsuch as 90s, before the target is let go (default 60s)"},
-		{names: []string{"maxclients"}, arg: "n", example: "100", set: setMaxClients,
-			help: fmt.Sprintf("how many clients are served at once; more are told so (default %d)", server.DefaultMaxClients)},
-		{names: []string{"logfile"}, arg: "file", path: true, example: "kdsrv.log", set: text(func(f *flags) *string { return &f.logFile }),
-			help: "append the log to a file instead of standard error"},
-		{names: []string{"audit"}, arg: "file", path: true, example: "kdsrv.audit", set: text(func(f *flags) *string { return &f.audit }),
-			help: "append who came, was refused, held what and left to a file too, as\nJSON lines"},
-		{names: []string{"metrics"}, arg: "address", example: "127.0.0.1:9100", set: text(func(f *flags) *string { return &f.metrics }),
-			help: "figures for Prometheus at http://<address>/metrics; a port alone is\nfor this machine only"},
-		{names: []string{"status"}, set: flag(func(f *flags) *bool { return &f.status }),
-			help: "show what every kdsrv of this user on this machine serves, and end"},
-		{names: []string{"json"}, set: flag(func(f *flags) *bool { return &f.json }), help: "-status as JSON"},
-		{names: []string{"install"}, set: flag(func(f *flags) *bool { return &f.install }),
-			help: "make the rest of this command line a service that starts with the\nmachine (root, administrator) or with this user, and end"},
-		{names: []string{"uninstall"}, set: flag(func(f *flags) *bool { return &f.uninstall }), help: "stop that service and remove it, and end"},
-		{names: []string{service.Option}, set: flag(func(f *flags) *bool { return &f.service }), help: "how Windows starts that service"},
-		{names: []string{"noannounce"}, set: flag(func(f *flags) *bool { return &f.noAnnounce }),
-			help: "tell the network nothing; kd -QR lists this server on this machine\nonly (a door with hidden, or clicon=, nowhere)"},
-		{names: []string{"v"}, set: flag(func(f *flags) *bool { return &f.verbose }), help: "log more"},
-		{names: []string{"version"}, set: flag(func(f *flags) *bool { return &f.version }), help: "print the version"},
-		{names: []string{"?", "h", "help"}, set: flag(func(f *flags) *bool { return &f.help }), help: "print this"},
-		{names: []string{"x"}, set: func(*flags, string) error { return nil }, last: true, help: "ignore the rest of the command line"},
+		{Names: []string{"passwordfile"}, Arg: "file", Path: true, Example: "password.txt", Set: options.Text(func(f *flags) *string { return &f.password }),
+			Help: "its first line is the password of every -t without password=;\nwithout it, the variable OPENKD_PASSWORD is"},
+		{Names: []string{"pipeusers"}, Arg: "names", Example: `ann;LAB\ben`, Set: setPipeUsers,
+			Help: "who may use npipe: and spipe: on Windows besides this account and the\nadministrators: accounts, groups or SIDs, with ; between them"},
+		{Names: []string{"makecert"}, Arg: "name", Example: "lab", Set: options.Text(func(f *flags) *string { return &f.makeCert }),
+			Help: "make a certificate for ssl: and spipe:, print the command lines for both\nmachines, and end"},
+		{Names: []string{"grace"}, Arg: "time", Example: "90s", Set: setGrace,
+			Help: "how long a session waits for a client whose connection was lost,\nsuch as 90s, before the target is let go (default 60s)"},
+		{Names: []string{"maxclients"}, Arg: "n", Example: "100", Set: setMaxClients,
+			Help: fmt.Sprintf("how many clients are served at once; more are told so (default %d)", server.DefaultMaxClients)},
+		{Names: []string{"logfile"}, Arg: "file", Path: true, Example: "kdsrv.log", Set: options.Text(func(f *flags) *string { return &f.logFile }),
+			Help: "append the log to a file instead of standard error"},
+		{Names: []string{"audit"}, Arg: "file", Path: true, Example: "kdsrv.audit", Set: options.Text(func(f *flags) *string { return &f.audit }),
+			Help: "append who came, was refused, held what and left to a file too, as\nJSON lines"},
+		{Names: []string{"metrics"}, Arg: "address", Example: "127.0.0.1:9100", Set: options.Text(func(f *flags) *string { return &f.metrics }),
+			Help: "figures for Prometheus at http://<address>/metrics; a port alone is\nfor this machine only"},
+		{Names: []string{"status"}, Set: options.Flag(func(f *flags) *bool { return &f.status }),
+			Help: "show what every kdsrv of this user on this machine serves, and end"},
+		{Names: []string{"json"}, Set: options.Flag(func(f *flags) *bool { return &f.json }), Help: "-status as JSON"},
+		{Names: []string{"install"}, Set: options.Flag(func(f *flags) *bool { return &f.install }),
+			Help: "make the rest of this command line a service that starts with the\nmachine (root, administrator) or with this user, and end"},
+		{Names: []string{"uninstall"}, Set: options.Flag(func(f *flags) *bool { return &f.uninstall }), Help: "stop that service and remove it, and end"},
+		{Names: []string{service.Option}, Set: options.Flag(func(f *flags) *bool { return &f.service }), Help: "how Windows starts that service"},
+		{Names: []string{"noannounce"}, Set: options.Flag(func(f *flags) *bool { return &f.noAnnounce }),
+			Help: "tell the network nothing; kd -QR lists this server on this machine\nonly (a door with hidden, or clicon=, nowhere)"},
+		{Names: []string{"v"}, Set: options.Flag(func(f *flags) *bool { return &f.verbose }), Help: "log more"},
+		{Names: []string{"version"}, Set: options.Flag(func(f *flags) *bool { return &f.version }), Help: "print the version"},
+		{Names: []string{"?", "h", "help"}, Set: options.Flag(func(f *flags) *bool { return &f.help }), Help: "print this"},
+		{Names: []string{"x"}, Set: func(*flags, string) error { return nil }, Last: true, Help: "ignore the rest of the command line"},
 	}
 }
 
@@ -125,14 +105,9 @@ func setGrace(f *flags, v string) error {
 }
 
 func setPipeUsers(f *flags, v string) error {
-	for name := range strings.SplitSeq(v, ";") {
-		name = strings.TrimSpace(name)
-		if name == "" {
-			return fmt.Errorf(`-pipeusers %q: a name is missing; write -pipeusers ann or -pipeusers "ann;LAB\ben"`, v)
-		}
-		f.pipeUsers = append(f.pipeUsers, name)
-	}
-	return nil
+	names, err := options.Names("-pipeusers", v)
+	f.pipeUsers = append(f.pipeUsers, names...)
+	return err
 }
 
 func setMaxClients(f *flags, v string) error {
@@ -146,50 +121,19 @@ func setMaxClients(f *flags, v string) error {
 
 func parse(args []string) (flags, error) {
 	f := flags{grace: time.Minute}
-	table := options()
-	for i := 0; i < len(args); i++ {
-		arg := args[i]
-		if len(arg) < 2 || arg[0] != '-' && arg[0] != '/' {
-			return f, fmt.Errorf("%q is not an option; options begin with -, and the server is given as -t tcp:port=1234", arg)
-		}
-		o, err := find(table, arg)
-		if err != nil {
-			return f, err
-		}
-		v := ""
-		if o.arg != "" {
-			i++
-			if i >= len(args) {
-				return f, fmt.Errorf("%s needs a value, as in %s %s", arg, arg, o.example)
-			}
-			v = args[i]
-		}
-		if err := o.set(&f, v); err != nil {
-			return f, err
-		}
-		f.given = append(f.given, given{o, v})
-		if o.last {
-			break
-		}
+	given, err := options.Parse(table(), args, &f, unknown, "options begin with -, and the server is given as -t tcp:port=1234")
+	if err != nil {
+		return f, err
 	}
+	f.given = given
 	return f, f.check()
 }
 
-func find(table []option, arg string) (*option, error) {
-	name := strings.ToLower(strings.TrimPrefix(arg[1:], "-"))
-	for i := range table {
-		for _, n := range table[i].names {
-			if n == name {
-				return &table[i], nil
-			}
-		}
+func unknown(arg, name string) error {
+	if slices.Contains(foreign, name) {
+		return fmt.Errorf("%s belongs to process servers; kdsrv takes -t", arg)
 	}
-	for _, n := range foreign {
-		if n == name {
-			return nil, fmt.Errorf("%s belongs to process servers; kdsrv takes -t", arg)
-		}
-	}
-	return nil, fmt.Errorf("%s is not an option of kdsrv; kdsrv -? lists them", arg)
+	return fmt.Errorf("%s is not an option of kdsrv; kdsrv -? lists them", arg)
 }
 
 // check looks at the options together.
@@ -225,23 +169,4 @@ exit code: 0 ended on request, 1 the command line is wrong, 2 it cannot listen, 
   or change the service, 3 -status: no server runs
 `
 
-func usage() string {
-	var b strings.Builder
-	b.WriteString(usageHead)
-	for _, o := range options() {
-		left := "-" + o.names[0]
-		if o.arg != "" {
-			left += " " + o.arg
-		}
-		for line := range strings.SplitSeq(o.help, "\n") {
-			if len(left) > 15 {
-				fmt.Fprintf(&b, "  %s\n", left)
-				left = ""
-			}
-			fmt.Fprintf(&b, "  %-15s %s\n", left, line)
-			left = ""
-		}
-	}
-	b.WriteString(usageTail)
-	return b.String()
-}
+func usage() string { return usageHead + options.Usage(table()) + usageTail }

@@ -67,21 +67,21 @@ func (f *flags) serviceSpec(getenv func(string) string) (service.Spec, error) {
 		return s, err
 	}
 	for _, g := range f.given {
-		v, err := g.value, error(nil)
-		if g.o.path {
+		v, err := g.Value, error(nil)
+		if g.Option.Path {
 			if v, err = filepath.Abs(v); err != nil {
 				return s, err
 			}
 		}
-		switch g.o.names[0] {
+		switch g.Option.Names[0] {
 		case "install", service.Option, "x":
 			continue
 		case "passwordfile":
 			s.PasswordFile = v
 			continue
 		}
-		s.Args = append(s.Args, "-"+g.o.names[0])
-		if g.o.arg != "" {
+		s.Args = append(s.Args, "-"+g.Option.Names[0])
+		if g.Option.Arg != "" {
 			s.Args = append(s.Args, v)
 		}
 	}

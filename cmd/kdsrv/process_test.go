@@ -217,15 +217,24 @@ func TestMetricsAndAudit(t *testing.T) {
 	if m == nil {
 		t.Fatalf("the log does not tell the address:\n%s", text)
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	r, err := client.Get(string(m[1]))
-	if err != nil {
-		t.Fatal(err)
+	client := http.Client{Timeout: captured.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	metrics := func() string {
+		r, err := client.Get(string(m[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		body, _ := io.ReadAll(r.Body)
+		return string(body)
 	}
-	body, _ := io.ReadAll(r.Body)
-	r.Body.Close()
-	for _, want := range []string{"kdsrv_clients 1\n", `kdsrv_audit_events_total{event="refuse"} 1`, `kdsrv_audit_events_total{event="lease"} 1`, `kdsrv_sessions{state=`, `kdsrv_link_bytes_total{direction="in",line="COM:Pipe`} {
-		if !strings.Contains(string(body), want) {
+	// What was refused knows it before it is written down.
+	const refused = `kdsrv_audit_events_total{event="refuse"} 1`
+	body := metrics()
+	for end := time.Now().Add(captured.Patience); !strings.Contains(body, refused) && time.Now().Before(end); body = metrics() {
+		time.Sleep(time.Millisecond)
+	}
+	for _, want := range []string{"kdsrv_clients 1\n", refused, `kdsrv_audit_events_total{event="lease"} 1`, `kdsrv_sessions{state=`, `kdsrv_link_bytes_total{direction="in",line="COM:Pipe`} {
+		if !strings.Contains(body, want) {
 			t.Errorf("the metrics lack %q", want)
 		}
 	}

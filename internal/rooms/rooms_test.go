@@ -75,6 +75,7 @@ var may = map[string][]string{
 	"internal/firewall":       {"connstr"},
 	"internal/hostile":        {},
 	"internal/localdisk":      {},
+	"internal/options":        {},
 	"internal/password":       {},
 	"internal/ports":          {},
 	"internal/rooms":          {},
