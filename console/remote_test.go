@@ -601,6 +601,44 @@ func TestForgottenInACommand(t *testing.T) {
 	}
 }
 
+// TestPastStops: a program that waits for a stop does not get one of the history,
+// which comes when the session has been joined.
+func TestPastStops(t *testing.T) {
+	var out bytes.Buffer
+	r := &remote{ctx: t.Context(), changed: make(chan struct{}, 1)}
+	x := &remoteJSON{r: r, j: &jsonOut{out: &out}, ids: make(map[uint64]asked), waits: make(map[int]waiter)}
+	stop := func(n int) []byte { return fmt.Appendf(nil, `{"stop":{"number":%d}}`, n) }
+	x.Joined(sharing.Session{State: "running", History: 5, Stop: stop(2)})
+	x.wait(request{ID: 1, Timeout: 3600})
+	entries := []sharing.Entry{
+		{Kind: sharing.EntryEvent, Name: "halted", Data: stop(1)},
+		{Kind: sharing.EntryPrompt, Name: "halted", Prompt: "0: kd> "},
+		{Kind: sharing.EntryCommand, Text: "k"},
+		{Kind: sharing.EntryResult, Name: "halted", OK: true},
+		{Kind: sharing.EntryPrompt, Name: "halted", Prompt: "0: kd> "},
+		{Kind: sharing.EntryEvent, Name: "halted", Data: stop(3)}, // the history ends before this
+	}
+	for i, e := range entries {
+		e.Seq = uint64(i + 1)
+		x.Entry(e, 0)
+		if len(x.waits) != 1 {
+			t.Fatalf("entry %d of the past ends the wait:\n%s", i, out.String())
+		}
+	}
+	x.Entry(sharing.Entry{Seq: 7, Kind: sharing.EntryPrompt, Name: "halted", Prompt: "0: kd> "}, 0)
+	if want := `"do":"wait","id":1,"state":"halted","stop":{"number":3`; len(x.waits) > 0 || !strings.Contains(out.String(), want) {
+		t.Errorf("%s is missing:\n%s", want, out.String())
+	}
+	// What comes to a session that stood is no end of its prompt.
+	x.Joined(sharing.Session{State: "halted", Prompt: "0: kd> ", History: 9, Stop: stop(4)})
+	x.Entry(sharing.Entry{Seq: 8, Kind: sharing.EntryCommand, Text: "k"}, 0)
+	x.Entry(sharing.Entry{Seq: 9, Kind: sharing.EntryEvent, Name: "running"}, 0)
+	x.wait(request{ID: 2})
+	if len(x.waits) > 0 {
+		t.Errorf("it waits still:\n%s", out.String())
+	}
+}
+
 // TestRoomAgain: a program's request that waits for room goes out when an earlier
 // one is taken, not only when it has ended.
 func TestRoomAgain(t *testing.T) {

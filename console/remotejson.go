@@ -116,11 +116,14 @@ func (x *remoteJSON) Entry(e sharing.Entry, mine uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	at := time.Unix(0, e.Time)
+	// How the session stands after its history was said when it was joined. Who
+	// waits for a stop must not get one that has been meanwhile.
+	past := e.Seq <= x.info.History
 	switch e.Kind {
 	case sharing.EntryText:
 		x.textLocked(e.Text)
 	case sharing.EntryCommand:
-		x.prompt = false
+		x.prompt = x.prompt && past
 		a, known := x.ids[mine]
 		if mine > 0 && known && a.do == "" {
 			x.mine = mine
@@ -130,7 +133,9 @@ func (x *remoteJSON) Entry(e sharing.Entry, mine uint64) {
 		x.other = true
 		x.j.event("command", at, map[string]any{"who": e.Who, "command": e.Text, "prompt": e.Prompt})
 	case sharing.EntryResult:
-		x.state = e.Name
+		if !past {
+			x.state = e.Name
+		}
 		a, known := x.ids[mine]
 		if mine == 0 || !known {
 			x.other = false
@@ -165,16 +170,19 @@ func (x *remoteJSON) Entry(e sharing.Entry, mine uint64) {
 		} else {
 			f["text"] = strings.ToValidUTF8(e.Text, "\ufffd")
 		}
-		switch e.Name {
-		case "halted":
+		switch {
+		case past:
+		case e.Name == "halted":
 			x.state = e.Name
 			x.stopLocked(e.Data)
-		case "running", "lost", "closed":
+		case e.Name == "running", e.Name == "lost", e.Name == "closed":
 			x.state, x.prompt = e.Name, false
 		}
 		x.j.event(e.Name, at, f)
 	case sharing.EntryPrompt:
-		x.state, x.prompt = e.Name, e.Prompt != "" && e.Name == "halted"
+		if !past {
+			x.state, x.prompt = e.Name, e.Prompt != "" && e.Name == "halted"
+		}
 		if e.Name == "input" && e.From == x.info.ID && x.mine > 0 {
 			x.j.event("input", at, map[string]any{"prompt": e.Prompt})
 		}
