@@ -334,11 +334,11 @@ func (m *Machine) answerWindows(n int, q, r *kdproto.Manipulate) {
 			r.Status = kdproto.StatusInvalidParameter
 			break
 		}
+		// Whole patterns of about a page, so that the phase stays.
+		whole := bytes.Repeat(pat, max(1, pageSize/len(pat)))
 		var done uint32
 		for done < b.Length {
-			// Whole patterns of about a page, so that the phase stays.
-			p := bytes.Repeat(pat, max(1, pageSize/len(pat)))
-			p = p[:min(uint32(len(p)), b.Length-done)]
+			p := whole[:min(uint32(len(whole)), b.Length-done)]
 			var k int
 			if b.Flags == 1 {
 				k = c.WriteLinear(b.Address+uint64(done), p)
@@ -410,15 +410,16 @@ func (m *Machine) answerWindows(n int, q, r *kdproto.Manipulate) {
 // at a time. The range is bounded by the memory the machine has.
 func search(c *cpu.CPU, addr, length uint64, pat []byte) (uint64, bool) {
 	length = min(length, 1<<28)
+	var page [pageSize]byte
 	var window []byte
 	start := addr
 	end := addr + length
 	for a := addr; a < end && a >= addr; {
-		p := make([]byte, min(end-a, pageSize-a%pageSize))
+		p := page[:min(end-a, pageSize-a%pageSize)]
 		k := c.ReadLinear(a, p)
 		if k == 0 {
 			a = (a/pageSize + 1) * pageSize
-			window, start = nil, a
+			window, start = window[:0], a
 			continue
 		}
 		window = append(window, p[:k]...)
@@ -427,7 +428,7 @@ func search(c *cpu.CPU, addr, length uint64, pat []byte) (uint64, bool) {
 		}
 		if keep := len(pat) - 1; len(window) > keep {
 			start += uint64(len(window) - keep)
-			window = append([]byte(nil), window[len(window)-keep:]...)
+			window = append(window[:0], window[len(window)-keep:]...)
 		}
 		a += uint64(k)
 	}
