@@ -15,6 +15,9 @@ import (
 	"openkd/transport"
 )
 
+// patience is after what time something hangs, on a busy machine too.
+const patience = 2 * time.Minute
+
 // serveBytes serves a client that says b and leaves. It must end.
 func serveBytes(t *testing.T, b []byte) {
 	f := targettest.New()
@@ -27,7 +30,7 @@ func serveBytes(t *testing.T, b []byte) {
 		client.Write(b)
 		client.CloseWrite()
 	})
-	done := time.AfterFunc(20*time.Second, func() { panic("the server does not come to an end") })
+	done := time.AfterFunc(patience, func() { panic("the server does not come to an end") })
 	Serve(context.Background(), srv, anyEnd{o}, ServeOptions{})
 	client.Close()
 	wg.Wait()
@@ -44,7 +47,7 @@ func (anyEnd) EndServer(context.Context, string) (func(), error)    { return fun
 
 // connectBytes connects to a server that says b and leaves. It must end.
 func connectBytes(t *testing.T, b []byte) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var wg sync.WaitGroup
 	first := true
