@@ -172,8 +172,10 @@ func TestRemoteTerminal(t *testing.T) {
 		t.Errorf("leaving ends with %d", code)
 	}
 	p.interrupt()
-	ben.until("ann's leaving", func(l []string) bool {
-		return slices.ContainsFunc(l, func(s string) bool { return strings.HasPrefix(s, "ann (pipe) disconnected at") })
+	// Which of the two comes first is chance, and CTRL+B without a prompt leaves.
+	ben.until("ann's leaving and a prompt", func(l []string) bool {
+		return l[len(l)-1] == "0: kd>" &&
+			slices.ContainsFunc(l, func(s string) bool { return strings.HasPrefix(s, "ann (pipe) disconnected at") })
 	})
 	// At a prompt CTRL+B goes back in a line, and on an empty one leaves with ENTER.
 	ben.press("lx\x02\x02\x1b[3~\x1b[3~km\x02\x02\x0b\x02k\r")
