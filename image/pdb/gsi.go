@@ -3,6 +3,8 @@ package pdb
 import (
 	"bytes"
 	"math/bits"
+	"slices"
+	"sort"
 )
 
 // The hash table of global and of public symbols: a header, one entry of eight
@@ -94,8 +96,9 @@ func (g *gsi) find(name []byte, f func(r *symRec) error) error {
 }
 
 // searchBucket returns the first record of a bucket that may have a name. Linkers
-// sort buckets, but no rule says so: whether this one is sorted a dozen of its
-// records tell. Small ones and others have to be looked through.
+// sort buckets, but no rule says so: whether this one is sorted is told by the
+// records that the search looks at, a dozen at least. Small buckets and others
+// have to be looked through.
 func searchBucket(n int, name []byte, at func(int) (symRec, error)) (first int, sorted bool, err error) {
 	const (
 		small   = 32
@@ -104,34 +107,49 @@ func searchBucket(n int, name []byte, at func(int) (symRec, error)) (first int, 
 	if n <= small {
 		return 0, false, nil
 	}
-	low, high := 0, n // the first is in between
-	var last symRec
-	for k := range samples {
-		i := k * (n - 1) / (samples - 1)
+	type sample struct {
+		i    int
+		name []byte
+	}
+	seen := make([]sample, 0, 2*samples) // by i
+	low, high := 0, n                    // the first is in between
+	// look narrows this down; false: a record stands in no order with those seen
+	// before.
+	look := func(i int) (bool, error) {
 		r, err := at(i)
-		if err != nil {
-			return 0, false, err
+		if err != nil || r.name == nil {
+			return false, err
 		}
-		if r.name == nil || k > 0 && compareNames(last.name, r.name) > 0 {
-			return 0, false, nil
+		k := sort.Search(len(seen), func(k int) bool { return seen[k].i > i })
+		if k > 0 && compareNames(seen[k-1].name, r.name) > 0 || k < len(seen) && compareNames(r.name, seen[k].name) > 0 {
+			return false, nil
 		}
-		last = r
+		seen = slices.Insert(seen, k, sample{i, r.name})
 		if compareNames(r.name, name) < 0 {
-			low = i + 1
+			low = max(low, i+1)
 		} else {
 			high = min(high, i)
 		}
+		return true, nil
 	}
-	for low < high {
+	for k := 0; k < samples || low < high; k++ {
 		i := (low + high) / 2
-		r, err := at(i)
-		if err != nil {
-			return 0, false, err
+		switch {
+		case k == 0:
+			i = 0
+		case k == 1:
+			i = n - 1
+		case low == high: // found too soon: look where least was seen
+			from, to := 0, 0
+			for k := range len(seen) - 1 {
+				if a, b := seen[k].i, seen[k+1].i; b-a > to-from {
+					from, to = a, b
+				}
+			}
+			i = (from + to) / 2
 		}
-		if compareNames(r.name, name) < 0 {
-			low = i + 1
-		} else {
-			high = i
+		if ok, err := look(i); !ok || err != nil {
+			return 0, false, err
 		}
 	}
 	return low, true, nil

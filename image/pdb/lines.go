@@ -212,7 +212,7 @@ const (
 // for programs of frames.
 func (f *File) text(off uint32) (string, error) {
 	s, err := f.texts.get(func() (*stream, error) {
-		n, ok := f.streams["/names"]
+		n, ok := f.named("/names")
 		if !ok || n >= noStream {
 			return nil, malformed("PDB info stream", "it names no stream of texts (/names)")
 		}

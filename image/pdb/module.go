@@ -3,8 +3,10 @@ package pdb
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
+	"sync"
 )
 
 // module is a compiland: an object file as the linker took it.
@@ -20,36 +22,60 @@ type module struct {
 // moduleFixed is what a module's description has before its two names.
 const moduleFixed = 64
 
+// moduleTable has the modules that were read so far. Their descriptions have
+// different lengths, so those in front have to be read for one.
+type moduleTable struct {
+	mu   sync.Mutex
+	list []module
+	next int64 // position of the next description in the DBI stream; 0: none was read
+}
+
 // moduleList reads where every module's description is. Names stay in the file.
-func (f *File) moduleList() ([]module, error) {
-	return f.mods.get(func() ([]module, error) {
-		var list []module
-		w := window{s: f.dbi.s}
-		end := f.dbi.modules.end()
-		for off := f.dbi.modules.off; off+moduleFixed <= end; {
-			b, err := w.at(off, moduleFixed)
-			if err != nil {
+func (f *File) moduleList() ([]module, error) { return f.firstModules(math.MaxInt) }
+
+// firstModules returns at least the first n modules, all of them if there are
+// fewer. After an error the next call goes on where this one stopped.
+func (f *File) firstModules(n int) ([]module, error) {
+	t := &f.mods
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n <= len(t.list) {
+		return t.list, nil
+	}
+	const (
+		piece = 16 << 10
+		usual = 160 // bytes of a description with its names
+	)
+	w := window{s: f.dbi.s, piece: piece}
+	end := f.dbi.modules.end()
+	if t.next == 0 {
+		t.next = f.dbi.modules.off
+		t.list = make([]module, 0, f.dbi.modules.size/usual+1)
+	}
+	// A good part more, so that a walk through all of them reads little twice.
+	for n = max(n, len(t.list)+len(t.list)/4); len(t.list) < n && t.next+moduleFixed <= end; {
+		b, err := w.at(t.next, moduleFixed)
+		if err != nil {
+			return nil, err
+		}
+		m := module{
+			stream:  le.Uint16(b[34:]),
+			symbols: le.Uint32(b[36:]),
+			c11:     le.Uint32(b[40:]),
+			c13:     le.Uint32(b[44:]),
+			files:   le.Uint16(b[48:]),
+			name:    uint32(t.next + moduleFixed),
+		}
+		off := t.next + moduleFixed
+		for range 2 {
+			if off, err = w.skipText(off, end); err != nil {
 				return nil, err
 			}
-			m := module{
-				stream:  le.Uint16(b[34:]),
-				symbols: le.Uint32(b[36:]),
-				c11:     le.Uint32(b[40:]),
-				c13:     le.Uint32(b[44:]),
-				files:   le.Uint16(b[48:]),
-				name:    uint32(off + moduleFixed),
-			}
-			off += moduleFixed
-			for range 2 {
-				if off, err = w.skipText(off, end); err != nil {
-					return nil, err
-				}
-			}
-			list = append(list, m)
-			off = (off + 3) &^ 3
 		}
-		return list, nil
-	})
+		t.list = append(t.list, m)
+		t.next = (off + 3) &^ 3
+	}
+	return t.list, nil
 }
 
 // skipText returns what follows the text at off that ends in a zero byte.
@@ -126,7 +152,7 @@ const moduleSignature = 4
 
 // unit returns a module by its number from 0; nil: nothing is known of it.
 func (f *File) unit(n uint16) (*unit, error) {
-	mods, err := f.moduleList()
+	mods, err := f.firstModules(int(n) + 1)
 	if err != nil {
 		return nil, err
 	}
@@ -289,17 +315,16 @@ func (f *File) moduleAt(a addr) (uint16, bool, error) {
 	if err != nil {
 		return 0, false, err
 	}
-	var failed error
-	i := sort.Search(t.count, func(i int) bool {
+	l, err := f.layout()
+	if err != nil {
+		return 0, false, err
+	}
+	i, err := l.search(t.count, a, func(i int) (addr, error) {
 		c, err := t.at(i)
-		if err != nil {
-			failed = err
-			return true
-		}
-		return c.compare(a) > 0
+		return c.addr, err
 	})
-	if failed != nil {
-		return 0, false, failed
+	if err != nil {
+		return 0, false, err
 	}
 	var c contrib
 	if i > 0 {

@@ -25,6 +25,7 @@ const (
 	minBlock   = 512
 	maxBlock   = 64 << 10
 	cacheBytes = 4 << 20 // of pages that are kept
+	firstPages = 96      // that a first question reads, about
 	maxStreams = 1 << 16 // a stream's number has 16 bits
 	noStream   = 0xffff
 	noSize     = 0xffffffff // of a stream that was deleted
@@ -103,7 +104,11 @@ func openMSF(r io.ReaderAt, size int64) (*msf, error) {
 	if int64(dirBytes) > size || dirBytes < 4 {
 		return nil, malformed("super block", "a directory of %d bytes in a file of %d", dirBytes, size)
 	}
-	m.where = map[uint32]int{}
+	// Room for the pages of a first question, so that nothing has to grow on
+	// the way to its answer.
+	first := min(m.blocks, firstPages, uint32(cacheBytes>>m.shift))
+	m.where = make(map[uint32]int, first)
+	m.slots = make([]slot, 0, first)
 	m.dir.m, m.dir.size, m.dir.what = m, dirBytes, "stream directory"
 	if m.dir.list, err = m.blockMap(mapBlock, dirBytes); err != nil {
 		return nil, err
@@ -168,7 +173,7 @@ func (m *msf) extents() ([]extent, error) {
 // walkExtents gives the first n streams to f. The sum of blocks is checked: a
 // block belongs to one stream, so there cannot be more than the file has.
 func (m *msf) walkExtents(n uint32, f func(uint32, extent)) error {
-	const chunk = 1024
+	const chunk = 128 // little, for the stack
 	var raw [4 * chunk]byte
 	pos := 4 + 4*uint64(m.count)
 	var total uint64
@@ -426,6 +431,11 @@ func (w *window) at(off, n int64) ([]byte, error) {
 		piece = windowBytes
 	}
 	size := min(max(n, piece), int64(w.s.size)-off)
+	// Up to the end of a block: what is less goes through the cache, which has
+	// no use for it.
+	if cut := (off+size)&^int64(w.s.m.block-1) - off; cut >= n {
+		size = cut
+	}
 	if int64(cap(w.buf)) < size {
 		w.buf = make([]byte, size)
 	}

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"openkd/image/sym"
@@ -60,17 +61,20 @@ const featureMinimal = 0x494e494d
 // maxInfo bounds the info stream, whose map of names is read at once.
 const maxInfo = 1 << 20
 
+// usualNames is how many streams with names a file has, about.
+const usualNames = 8
+
 // File is an open PDB. It implements sym.File, whose comments are the contract.
 type File struct {
 	msf     *msf
 	closer  io.Closer
 	id      sym.Identity
-	streams map[string]uint32 // named streams
+	streams []namedStream
 	dbi     dbi
 
 	symbols    lazy[*tables]
 	where      lazy[*layout]
-	mods       lazy[[]module]
+	mods       moduleTable
 	contribs   lazy[[]contrib]
 	data       lazy[[]mark]
 	cxxNames   lazy[[]hashed]
@@ -168,15 +172,31 @@ func (f *File) readInfo() error {
 	return nil
 }
 
+// namedStream is a stream with a name.
+type namedStream struct {
+	name   string
+	number uint32
+}
+
+// named returns the number of a stream with a name.
+func (f *File) named(name string) (uint32, bool) {
+	for _, s := range slices.Backward(f.streams) {
+		if s.name == name {
+			return s.number, true
+		}
+	}
+	return 0, false
+}
+
 // namedStreams reads the map of names to streams: the names, then a hash table
 // whose order does not matter here. A damaged map names nothing.
-func namedStreams(c *cursor) map[string]uint32 {
+func namedStreams(c *cursor) []namedStream {
 	names := c.take(int(c.u32()))
 	count := c.u32()
-	c.u32()                    // capacity
-	c.take(4 * int(c.u32()))   // which entries are used
-	c.take(4 * int(c.u32()))   // which were deleted
-	out := map[string]uint32{} // a file has about five
+	c.u32()                  // capacity
+	c.take(4 * int(c.u32())) // which entries are used
+	c.take(4 * int(c.u32())) // which were deleted
+	out := make([]namedStream, 0, usualNames)
 	for range count {
 		off, n := c.u32(), c.u32()
 		if c.bad || uint64(off) >= uint64(len(names)) {
@@ -184,7 +204,7 @@ func namedStreams(c *cursor) map[string]uint32 {
 		}
 		n2 := cursor{b: names[off:]}
 		if name := n2.zstr(); !n2.bad {
-			out[string(name)] = n
+			out = append(out, namedStream{string(name), n})
 		}
 	}
 	c.u32() // the number of the next name

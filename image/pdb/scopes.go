@@ -83,8 +83,8 @@ func (p *procedure) frames(f func(r *symRec, raw []byte, sites []call) error) er
 		site
 	)
 	skip := 0 // how many open scopes are outside
-	w := window{s: p.u.s}
 	end := min(p.rec.end, p.u.symbols)
+	w := window{s: p.u.s, piece: min(windowBytes, max(int64(end)-int64(p.pos), 1))}
 	for pos := int64(p.pos); pos+4 <= int64(end); {
 		kind, body, next, err := w.record(pos)
 		if err != nil {

@@ -2,6 +2,7 @@ package pdb
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sort"
 )
@@ -95,6 +96,7 @@ func (f *File) layout() (*layout, error) {
 		if err != nil {
 			return nil, err
 		}
+		l.sections = make([]section, 0, len(raw)/sectionBytes)
 		for ; len(raw) >= sectionBytes; raw = raw[sectionBytes:] {
 			l.sections = append(l.sections, section{
 				rva:  le.Uint32(raw[12:]),
@@ -186,6 +188,85 @@ func (l *layout) place(rva uint32) (addr, bool) {
 		}
 	}
 	return addr{}, false
+}
+
+// linear is about how many bytes of sections are in front of an address.
+func (l *layout) linear(a addr) float64 {
+	var n float64
+	for i, s := range l.sections {
+		if i+1 >= int(a.seg) {
+			if i+1 == int(a.seg) {
+				n += float64(min(a.off, s.size))
+			}
+			break
+		}
+		n += float64(s.size)
+	}
+	return n
+}
+
+// search returns the first of n places, which are sorted by address, that is
+// above a. Every look at one costs pages of the file, and places are spread about
+// evenly over a section. So it looks where a should be, and once it is in the
+// right section, then to the other side of it as far as it may well be off.
+// What that leaves of a million is halved until it is found.
+func (l *layout) search(n int, a addr, at func(int) (addr, error)) (int, error) {
+	const (
+		guesses = 3
+		few     = 16 // are halved at once
+	)
+	low, high := 0, n // what is asked for is in between
+	var below, above float64
+	look := func(i int) (up bool, err error) {
+		if i < low || i >= high {
+			return false, nil
+		}
+		p, err := at(i)
+		if err != nil {
+			return false, err
+		}
+		if p.compare(a) > 0 {
+			high, above = i, l.linear(p)
+			return false, nil
+		}
+		low, below = i+1, l.linear(p)
+		return true, nil
+	}
+	if n > few {
+		for _, i := range []int{0, n - 1} {
+			if _, err := look(i); err != nil {
+				return 0, err
+			}
+		}
+		for k := range guesses {
+			width := high - low
+			if width <= few || above <= below {
+				break
+			}
+			i := low + int(float64(width)*(l.linear(a)-below)/(above-below))
+			i = min(max(i, low), high-1)
+			up, err := look(i)
+			if err != nil {
+				return 0, err
+			}
+			if k == 0 {
+				continue
+			}
+			step := int(math.Sqrt(float64(width)))
+			if !up {
+				step = -step
+			}
+			if _, err := look(i + step); err != nil {
+				return 0, err
+			}
+		}
+	}
+	for low < high {
+		if _, err := look((low + high) / 2); err != nil {
+			return 0, err
+		}
+	}
+	return low, nil
 }
 
 // code says whether a section has code.

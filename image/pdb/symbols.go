@@ -142,17 +142,12 @@ func (f *File) publicsAt(t *tables, l *layout, a addr) ([]public, error) {
 		}
 		return t.records.symbol(int64(pos))
 	}
-	var failed error
-	i := sort.Search(int(t.byAddr.size/4), func(i int) bool {
+	i, err := l.search(int(t.byAddr.size/4), a, func(i int) (addr, error) {
 		r, err := at(i)
-		if err != nil {
-			failed = err
-			return true
-		}
-		return addr{r.seg, r.off}.compare(a) > 0
+		return addr{r.seg, r.off}, err
 	})
-	if failed != nil {
-		return nil, failed
+	if err != nil {
+		return nil, err
 	}
 	var out []public
 	const most = 64 // folded functions without end

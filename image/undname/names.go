@@ -285,7 +285,7 @@ func (d *demangler) offsets(symbol string, n int) string {
 
 // Operators and names of the compiler's own functions, by their letter, by it
 // after one underscore, and after two.
-var operators = [3]map[byte]string{
+var operators = [3]['Z' + 1]string{
 	{
 		'2': "operator new", '3': "operator delete", '4': "operator=", '5': "operator>>", '6': "operator<<",
 		'7': "operator!", '8': "operator==", '9': "operator!=", 'A': "operator[]", 'C': "operator->",
@@ -328,8 +328,11 @@ func (d *demangler) operator() identifier {
 	case set == 2 && c == 'K':
 		return identifier{text: `operator ""` + d.simple(false)}
 	}
-	s, ok := operators[set][c]
-	if !ok {
+	var s string
+	if int(c) < len(operators[set]) {
+		s = operators[set][c]
+	}
+	if s == "" {
 		d.bad = true
 	}
 	return identifier{text: s}
