@@ -44,7 +44,19 @@ func openSerial(path string, baud int) (io.ReadWriteCloser, string, error) {
 		f.Close()
 		return fail(oerr)
 	}
-	return f, note, nil
+	return serialPort{f}, note, nil
+}
+
+// serialPort gives the device back when it is closed: the system keeps
+// TIOCEXCL as long as anybody has it open, a getty for example, and then only
+// root could open it again.
+type serialPort struct{ *os.File }
+
+func (p serialPort) Close() error {
+	if rc, err := p.SyscallConn(); err == nil {
+		rc.Control(func(fd uintptr) { unix.IoctlSetInt(int(fd), unix.TIOCNXCL, 0) })
+	}
+	return p.File.Close()
 }
 
 func setUp(fd int, path string, baud int) (string, error) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 )
 
 func TestPTY(t *testing.T) {
@@ -30,6 +31,35 @@ func TestPTY(t *testing.T) {
 		io.ReadWriter
 		io.Closer
 	}{master, io.NopCloser(nil)})
+}
+
+// A device that somebody else has open, too, can be opened again when it was
+// closed here: by root always, by others only if it is not exclusive any more.
+func TestSerialIsGivenBack(t *testing.T) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Skip("no ptys here: ", err)
+	}
+	defer master.Close()
+	defer slave.Close()
+	a, err := open(t, "com:port="+slave.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	exclusive := func() bool {
+		n, err := unix.IoctlGetInt(int(slave.Fd()), unix.TIOCGEXCL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n != 0
+	}
+	if !exclusive() {
+		t.Error("it is not exclusive while it is in use")
+	}
+	a.Close()
+	if exclusive() {
+		t.Error("it stays exclusive")
+	}
 }
 
 func TestWrongEndOfPTY(t *testing.T) {
