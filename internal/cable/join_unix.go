@@ -8,10 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/creack/pty"
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"openkd/link/fault"
@@ -21,7 +19,7 @@ import (
 // when the test ends. The test is skipped where there are no ptys.
 func Join(t testing.TB, cfg fault.Config) (here, there string) {
 	t.Helper()
-	var ends, held [2]*os.File
+	var ends [2]*os.File
 	var names [2]string
 	for i := range ends {
 		p, tty, err := pty.Open()
@@ -43,28 +41,12 @@ func Join(t testing.TB, cfg fault.Config) (here, there string) {
 			t.Fatal(err)
 		}
 		p.Close()
-		ends[i], held[i], names[i] = os.NewFile(uintptr(fd), "pty"), tty, tty.Name()
+		ends[i], names[i] = os.NewFile(uintptr(fd), "pty"), tty.Name()
 	}
 	var wg sync.WaitGroup
-	// A program that is killed leaves its terminal exclusive, which a device
-	// forgets when nobody has it open any more. Here we have.
-	over := make(chan struct{})
-	wg.Go(func() {
-		for tick := time.NewTicker(10 * time.Millisecond); ; {
-			for _, tty := range held {
-				unix.IoctlSetInt(int(tty.Fd()), unix.TIOCNXCL, 0)
-			}
-			select {
-			case <-tick.C:
-			case <-over:
-				tick.Stop()
-				return
-			}
-		}
-	})
 	bad := fault.New(ends[0], cfg)
 	wg.Go(func() { io.Copy(ends[1], bad) })
 	wg.Go(func() { io.Copy(bad, ends[1]) })
-	t.Cleanup(func() { bad.Close(); ends[1].Close(); close(over); wg.Wait() })
+	t.Cleanup(func() { bad.Close(); ends[1].Close(); wg.Wait() })
 	return names[0], names[1]
 }

@@ -68,8 +68,12 @@ func setUp(fd int, path string, baud int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := unix.IoctlSetInt(fd, unix.TIOCEXCL, 0); err != nil && !errors.Is(err, unix.ENOTTY) {
-		return "", err
+	// A pty keeps the mark until its other end is closed, too: after a program
+	// that was killed only root could open it again.
+	if !isPTY(path) {
+		if err := unix.IoctlSetInt(fd, unix.TIOCEXCL, 0); err != nil && !errors.Is(err, unix.ENOTTY) {
+			return "", err
+		}
 	}
 	t.Iflag, t.Oflag, t.Lflag = 0, 0, 0
 	t.Cflag = unix.CS8 | unix.CREAD | unix.CLOCAL | unix.BOTHER
@@ -109,14 +113,20 @@ type serialStruct struct {
 
 const asyncLowLatency = 1 << 13
 
+// device is what a link to a device names.
+func device(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return path
+}
+
+func isPTY(path string) bool { return strings.HasPrefix(device(path), "/dev/pts/") }
+
 // lowLatency asks the driver to hand over bytes at once. The 16 ms timer of an
 // FTDI adapter would otherwise halve the rate of small reads.
 func lowLatency(fd int, path string) string {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		real = path
-	}
-	if strings.HasPrefix(real, "/dev/pts/") {
+	if isPTY(path) {
 		return ""
 	}
 	var s serialStruct
@@ -126,7 +136,7 @@ func lowLatency(fd int, path string) string {
 			return "low latency set in the driver"
 		}
 	}
-	timer := "/sys/class/tty/" + filepath.Base(real) + "/device/latency_timer"
+	timer := "/sys/class/tty/" + filepath.Base(device(path)) + "/device/latency_timer"
 	if os.WriteFile(timer, []byte("1"), 0o644) == nil {
 		return "latency timer of the adapter set to 1 ms"
 	}
