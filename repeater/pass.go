@@ -20,6 +20,7 @@ type way struct {
 	n        int64
 	how      ending
 	err      error
+	first    *atomic.Pointer[way] // of both directions
 }
 
 type ending int
@@ -35,8 +36,9 @@ const (
 // broke, and tells how many went each way and why that is over. It closes
 // neither leg if both ended well.
 func pass(c, s *leg, linger time.Duration) (up, down int64, why string) {
-	var half atomic.Bool // one direction is over
-	ways := [2]*way{{from: c, to: s}, {from: s, to: c}}
+	var half atomic.Bool          // one direction is over
+	var began atomic.Pointer[way] // the direction that was over first
+	ways := [2]*way{{from: c, to: s, first: &began}, {from: s, to: c, first: &began}}
 	over := make(chan *way, 2)
 	for _, w := range ways {
 		go func() {
@@ -58,6 +60,9 @@ func pass(c, s *leg, linger time.Duration) (up, down int64, why string) {
 		s.Close()
 	}
 	<-over
+	// Who came first is not who was told first: the end of one direction may
+	// bring that of the other before this is looked at.
+	first = began.Load()
 	who := func(l *leg) string {
 		if l == c {
 			return "the client"
@@ -95,9 +100,11 @@ func (w *way) run(half *atomic.Bool, linger time.Duration) {
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
+			w.first.CompareAndSwap(nil, w) // before the sink knows
 			w.end()
 			return
 		default:
+			w.first.CompareAndSwap(nil, w)
 			w.how, w.err = endRead, err
 			return
 		}
@@ -114,6 +121,7 @@ func (w *way) write(b []byte) bool {
 	n, err := w.to.Write(b)
 	w.n += int64(n)
 	if err != nil {
+		w.first.CompareAndSwap(nil, w)
 		w.how, w.err = endWrite, err
 	}
 	return err == nil

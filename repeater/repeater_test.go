@@ -419,19 +419,36 @@ func TestLastWords(t *testing.T) {
 // A half closed connection that falls silent is not kept for ever; one that
 // speaks is.
 func TestLinger(t *testing.T) {
-	l, port := listenTCP(t)
-	x := start(t, to(port), tcp(0), Options{Keep: true, Linger: 200 * time.Millisecond})
-	c := dial(t, x.port())
-	s := accept(t, l)
-	c.CloseWrite()
-	hearsEnd(t, s)
-	for range 6 { // longer than Linger altogether
-		says(t, s, "slowly")
-		hears(t, c, "slowly")
-		time.Sleep(50 * time.Millisecond)
+	// A machine that is too busy for the pace gets more time.
+	for linger := 200 * time.Millisecond; ; linger *= 4 {
+		l, port := listenTCP(t)
+		x := start(t, to(port), tcp(0), Options{Keep: true, Linger: linger})
+		c := dial(t, x.port())
+		s := accept(t, l)
+		c.CloseWrite()
+		hearsEnd(t, s)
+		kept := true
+		for last := time.Now(); kept && time.Since(last) < 3*linger/2; { // longer than Linger altogether
+			at := time.Now()
+			if _, err := s.Write([]byte("slowly")); err != nil {
+				kept = false
+			} else if _, err := io.ReadFull(c, make([]byte, len("slowly"))); err != nil {
+				kept = false
+			}
+			time.Sleep(linger / 4)
+			if d := time.Since(at); kept && d > linger/2 {
+				kept = false
+			} else if !kept && d < linger/2 {
+				t.Fatal("a connection that speaks was ended")
+			}
+		}
+		if !kept && linger < time.Minute {
+			continue
+		}
+		isOver(t, c)
+		x.log.Until(t, "msg=ended")
+		return
 	}
-	isOver(t, c)
-	x.log.Until(t, "msg=ended")
 }
 
 // Who does not read stops the other, and costs bounded memory.
