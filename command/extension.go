@@ -106,6 +106,9 @@ type scriptHost struct{ s *Session }
 // Eval implements extension.Host.
 func (h scriptHost) Eval(ctx context.Context, e string) (uint64, error) { return h.s.Eval(ctx, e) }
 
+// Radix implements extension.Host.
+func (h scriptHost) Radix() int { return h.s.Radix() }
+
 // Output implements extension.Host.
 func (h scriptHost) Output() io.Writer { return h.s.w }
 

@@ -290,6 +290,26 @@ func TestUnwind(t *testing.T) {
 	}
 }
 
+// TestDeferred: a place whose module is not there yet is kept, a mistake is not.
+func TestDeferred(t *testing.T) {
+	s := newStage(t, Options{})
+	s.show("n = breakpoint('later!Start+4', lambda: True, once = True)\nprint(n, [(b.deferred, b.address, b.once) for b in breakpoints()])")
+	list := s.e.Breakpoints().List()
+	if len(list) != 1 || !list[0].Deferred || list[0].Expr != "later!Start+4" || list[0].Radix != 16 || list[0].Command != ".scripthit play 0" {
+		t.Errorf("%+v", list)
+	}
+	for _, call := range []string{
+		"breakpoint('later!Start', access = 'e1')", "breakpoint('later!Start +', lambda: True)", "breakpoint('later!Start )')", "breakpoint('@nonsense')", "breakpoint('')",
+	} {
+		if text, err := s.play(call); err == nil {
+			t.Errorf("%s: %s", call, text)
+		}
+	}
+	if got := s.e.Breakpoints().List(); len(got) != 1 || got[0].Expr != "later!Start+4" {
+		t.Errorf("%+v", got) // scripts that fail change nothing
+	}
+}
+
 // TestCallbacks: breakpoints of scripts, and what becomes of them.
 func TestCallbacks(t *testing.T) {
 	s := newStage(t, Options{})

@@ -45,6 +45,8 @@ func (s *stage) Eval(ctx context.Context, text string) (uint64, error) {
 	return expr.Eval(text, names{s, ctx}, expr.Options{})
 }
 
+func (s *stage) Radix() int { return 16 }
+
 type names struct {
 	s   *stage
 	ctx context.Context

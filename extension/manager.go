@@ -29,6 +29,8 @@ import (
 type Host interface {
 	// Eval is the value of an expression.
 	Eval(ctx context.Context, expression string) (uint64, error)
+	// Radix is the base of numbers in expressions.
+	Radix() int
 	// Run runs commands and writes to w what they write. With still they must
 	// neither let the target go nor end the session. An *Unwind ends the script.
 	Run(ctx context.Context, commands string, w io.Writer, still bool) error

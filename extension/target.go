@@ -385,7 +385,7 @@ func breakpointFuncs() []*Func {
 	const g = "Breakpoints"
 	return []*Func{
 		{Name: "breakpoint", Group: g, Summary: "Sets a breakpoint. With a function it is called at every hit, with the breakpoint's number if it takes an argument: when it returns True the target goes on and nothing is shown; False or None stops as usual. It must not let the target go itself. The function goes when the extension does, and the breakpoint with it.",
-			Params: []Param{{Name: "address", Kind: Address, Doc: "where"}, {Name: "function", Kind: Function, Optional: true, Doc: "what is called at a hit"},
+			Params: []Param{{Name: "address", Kind: AnyAddress, Doc: "where; a text whose module is not there yet waits for it, as with bu"}, {Name: "function", Kind: Function, Optional: true, Doc: "what is called at a hit"},
 				{Name: "access", Kind: Text, Optional: true, Default: "", Doc: "a processor breakpoint as of ba: `e1`, `w4`, `r8`, `i2`"},
 				{Name: "once", Kind: Bool, Optional: true, Default: false, Doc: "it goes with its first hit"}, {Name: "passes", Kind: Int, Optional: true, Default: 1, Min: 1, Max: 1 << 31, Doc: "at which hit it stops"},
 				{Name: "thread", Kind: Address, Optional: true, Doc: "the KTHREAD it is limited to"}, {Name: "process", Kind: Address, Optional: true, Doc: "the EPROCESS it is limited to"},
@@ -422,8 +422,33 @@ func breakpointList(c *invocation, a args) (any, error) {
 	return out, nil
 }
 
+// place puts a breakpoint where at says. What means nothing yet is kept as it was
+// written, as bp does.
+func (c *invocation) place(bp *engine.Breakpoint, at any) error {
+	text, ok := at.(string)
+	if !ok {
+		bp.Addr = at.(uint64)
+		return nil
+	}
+	addr, err := c.eval(text)
+	if err == nil {
+		bp.Addr = addr
+		return nil
+	}
+	radix := c.host.Radix()
+	var unknown *expr.Error
+	if bp.Kind != engine.Software || !errors.As(err, &unknown) || unknown.Kind != expr.Resolve {
+		return err
+	}
+	if mods, rest, bad := engine.Names(text, radix); bad != nil || rest != "" || len(mods) == 0 {
+		return err
+	}
+	bp.Expr, bp.Radix, bp.Deferred = text, radix, true
+	return nil
+}
+
 func setBreakpoint(c *invocation, a args) (any, error) {
-	bp := engine.Breakpoint{ID: -1, Addr: a.addr(0), OneShot: a.flag(3), Passes: uint32(a.num(4)), Thread: a.addr(5), Process: a.addr(6), Command: a.text(7)}
+	bp := engine.Breakpoint{ID: -1, OneShot: a.flag(3), Passes: uint32(a.num(4)), Thread: a.addr(5), Process: a.addr(6), Command: a.text(7)}
 	f, _ := a[1].(starlark.Callable)
 	if f != nil && bp.Command != "" {
 		return nil, &ArgError{"breakpoint", "commands", errors.New("a breakpoint has a function or commands, not both")}
@@ -435,6 +460,9 @@ func setBreakpoint(c *invocation, a args) (any, error) {
 			return nil, &ArgError{"breakpoint", "access", fmt.Errorf("%q is not e, w, r or i with 1, 2, 4 or 8", brief.Text(t, 80))}
 		}
 		bp.Kind, bp.Access, bp.Len = engine.Processor, k, t[1]-'0'
+	}
+	if err := c.place(&bp, a[0]); err != nil {
+		return nil, err
 	}
 	list := c.m.e.Breakpoints()
 	set, _, err := list.Set(bp)
