@@ -16,6 +16,7 @@ package arch
 import (
 	"encoding/binary"
 	"strings"
+	"sync"
 
 	"openkd/kdproto"
 )
@@ -93,22 +94,22 @@ func (a *Arch) ValidMask() uint32 {
 	return m
 }
 
-// The tables are built once and never written again.
+// The tables are built once, when they are needed, and never written again.
 var (
-	archX86   = newX86()
-	archX64   = newX64()
-	archARM64 = newARM64()
+	archX86   = sync.OnceValue(newX86)
+	archX64   = sync.OnceValue(newX64)
+	archARM64 = sync.OnceValue(newARM64)
 )
 
 // For returns the architecture of a machine: x86, x64 and ARM64 are known.
 func For(m kdproto.Machine) (*Arch, bool) {
 	switch m {
 	case kdproto.MachineI386:
-		return archX86, true
+		return archX86(), true
 	case kdproto.MachineAMD64:
-		return archX64, true
+		return archX64(), true
 	case kdproto.MachineARM64:
-		return archARM64, true
+		return archARM64(), true
 	}
 	return nil, false
 }

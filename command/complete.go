@@ -431,11 +431,13 @@ func (f *finder) dtFields(args int) bool {
 }
 
 // cast is what stands in front of the fields of ((nt!_EPROCESS*)@$proc)->a.b
-var cast = regexp.MustCompile(`\(\s*(?:struct\s+|union\s+)?(?:([A-Za-z0-9_]+)!)?([A-Za-z_][A-Za-z0-9_]*)\s*\*+\s*\)[^()]*\)?\s*(?:->|\.)\s*((?:[A-Za-z_][A-Za-z0-9_]*(?:\[[^\]]*\])?\s*(?:->|\.)\s*)*)([A-Za-z_][A-Za-z0-9_]*)?$`)
+var cast = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\(\s*(?:struct\s+|union\s+)?(?:([A-Za-z0-9_]+)!)?([A-Za-z_][A-Za-z0-9_]*)\s*\*+\s*\)[^()]*\)?\s*(?:->|\.)\s*((?:[A-Za-z_][A-Za-z0-9_]*(?:\[[^\]]*\])?\s*(?:->|\.)\s*)*)([A-Za-z_][A-Za-z0-9_]*)?$`)
+})
 
 // memberFields completes fields behind a cast; true: that is what stands there.
 func (f *finder) memberFields(args int) bool {
-	m := cast.FindStringSubmatch(f.line[args:f.cursor])
+	m := cast().FindStringSubmatch(f.line[args:f.cursor])
 	if m == nil {
 		return false
 	}

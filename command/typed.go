@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"openkd/arch"
 	"openkd/engine"
@@ -896,15 +897,19 @@ func (c *Call) dxObject(text string, o types.Natural) (bool, error) {
 }
 
 // dxFromList is how lists of the kernel are shown in the words of dx.
-var dxFromList = regexp.MustCompile(`(?is)^debugger\.utility\.collections\.fromlistentry\s*\((.*?),\s*"([^"]+)"\s*,\s*"([^"]+)"\s*\)\s*(.*)$`)
+var dxFromList = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?is)^debugger\.utility\.collections\.fromlistentry\s*\((.*?),\s*"([^"]+)"\s*,\s*"([^"]+)"\s*\)\s*(.*)$`)
+})
 
 // dxSelect is what may stand behind: what to show of each element.
-var dxSelect = regexp.MustCompile(`(?is)^\.select\s*\(\s*([a-z_]\w*)\s*=>\s*(.*)\)$`)
+var dxSelect = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?is)^\.select\s*\(\s*([a-z_]\w*)\s*=>\s*(.*)\)$`)
+})
 
 // dxList shows a list, "" then, or returns the expression for one of its elements.
 // What is no list comes back as it is.
 func (c *Call) dxList(args, text string, o types.Natural) (string, error) {
-	m := dxFromList.FindStringSubmatch(text)
+	m := dxFromList().FindStringSubmatch(text)
 	if m == nil {
 		return text, nil
 	}
@@ -943,7 +948,7 @@ func (c *Call) dxList(args, text string, o types.Natural) (string, error) {
 		return fmt.Sprintf("(*(%s *)0x%x)%s", typeName, nodes[n], of), nil
 	}
 	low := strings.ToLower(rest)
-	sel := dxSelect.FindStringSubmatch(rest)
+	sel := dxSelect().FindStringSubmatch(rest)
 	switch {
 	case strings.HasPrefix(rest, "["):
 		in, of, ok := strings.Cut(rest[1:], "]")

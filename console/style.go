@@ -82,9 +82,15 @@ func (s *styled) typed(prompt, line string) {
 
 var (
 	// module!name, module!name+0x12, module+0x12: as commands show them.
-	symbolShape = regexp.MustCompile("[A-Za-z_][A-Za-z0-9_.]*(![A-Za-z_?@$~`<][A-Za-z0-9_?@$~:`<>,.*&]*(\\+0x[0-9a-f]+)?|\\+0x[0-9a-f]+)")
-	registerRow = regexp.MustCompile(`^ *[a-z][a-z0-9]{0,4}=[0-9a-f]+( +([a-z][a-z0-9]{0,4}=[0-9a-f]+|[a-z]{2}))*\s*$`)
-	register    = regexp.MustCompile(`([a-z][a-z0-9]{0,4})=([0-9a-f]+)`)
+	symbolShape = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile("[A-Za-z_][A-Za-z0-9_.]*(![A-Za-z_?@$~`<][A-Za-z0-9_?@$~:`<>,.*&]*(\\+0x[0-9a-f]+)?|\\+0x[0-9a-f]+)")
+	})
+	registerRow = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^ *[a-z][a-z0-9]{0,4}=[0-9a-f]+( +([a-z][a-z0-9]{0,4}=[0-9a-f]+|[a-z]{2}))*\s*$`)
+	})
+	register = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`([a-z][a-z0-9]{0,4})=([0-9a-f]+)`)
+	})
 )
 
 // maxHighlight bounds the lines in which shapes are looked for, in bytes.
@@ -106,7 +112,7 @@ func (s *styled) highlight(text string) []lineedit.Span {
 			continue
 		}
 		shape, sgr := symbolShape, s.theme.symbol
-		isRow := strings.Contains(line, "=") && registerRow.MatchString(line)
+		isRow := strings.Contains(line, "=") && registerRow().MatchString(line)
 		if isRow {
 			shape, sgr = register, s.theme.changed
 		} else if !strings.ContainsAny(line, "!+") {
@@ -114,7 +120,7 @@ func (s *styled) highlight(text string) []lineedit.Span {
 			continue
 		}
 		at := 0
-		for _, m := range shape.FindAllStringSubmatchIndex(line, -1) {
+		for _, m := range shape().FindAllStringSubmatchIndex(line, -1) {
 			from, to := m[0], m[1]
 			if !isRow {
 				to = from + len(strings.TrimRight(line[from:to], ":,.&*"))

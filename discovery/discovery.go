@@ -40,7 +40,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -173,7 +172,7 @@ func instances(records []record) []instance {
 	host := hostname()
 	for _, r := range records {
 		s, err := r.server()
-		if err != nil || !labelShape.MatchString(r.Instance) {
+		if err != nil || !isLabel(r.Instance) {
 			continue
 		}
 		i := instance{label: r.Instance, kind: s.Kind, connect: s.String(), release: s.Release, host: host}
@@ -198,8 +197,10 @@ func others(z zone) func() []instance {
 	}
 }
 
-// labelShape is that of the names on the network that newRecords gives.
-var labelShape = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
+// isLabel says whether a name on the network can be one that newRecords gives.
+func isLabel(name string) bool {
+	return name != "" && len(name) <= 63 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
 
 // label is the name of a door on the network: the machine's, for people, and
 // what makes it unique.

@@ -10,9 +10,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,7 +33,14 @@ const (
 	maxTries      = 2 * maxDoors // at a file of one's own
 )
 
-var fileName = regexp.MustCompile(`^[0-9]+-[0-9]+\.json$`)
+// isFileName says whether a file has the name of one of the registry: two numbers.
+func isFileName(name string) bool {
+	name, ok := strings.CutSuffix(name, ".json")
+	pid, door, two := strings.Cut(name, "-")
+	return ok && two && isNumber(pid) && isNumber(door)
+}
+
+func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 // record is the content of a file of the registry. Unknown fields are ignored
 // when it is read.
@@ -222,7 +229,7 @@ func readFolder(ctx context.Context, dir string) ([]record, error) {
 		if ctx.Err() != nil {
 			return records, ctx.Err()
 		}
-		if !e.Type().IsRegular() || !fileName.MatchString(e.Name()) {
+		if !e.Type().IsRegular() || !isFileName(e.Name()) {
 			continue
 		}
 		if r, ok := look(filepath.Join(dir, e.Name()), sweeps); ok {

@@ -3,10 +3,13 @@ package sharing
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // inURL finds the password of a URL, as symbol paths have it.
-var inURL = regexp.MustCompile(`(://[^\s/:@*;]*:)[^\s/@*;]+@`)
+var inURL = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(://[^\s/:@*;]*:)[^\s/@*;]+@`)
+})
 
 // Masked is a line without the passwords that commands in it take, wherever they
 // stand: what is typed goes to everybody, and into logs. Of .server it hides what
@@ -14,7 +17,7 @@ var inURL = regexp.MustCompile(`(://[^\s/:@*;]*:)[^\s/@*;]+@`)
 // URLs what stands behind the user's name.
 func Masked(line string) string {
 	line = maskCommands(line)
-	if text := inURL.ReplaceAllString(line, "$1*@"); text != line {
+	if text := inURL().ReplaceAllString(line, "$1*@"); text != line {
 		// What was a URL's password may have held quotation marks.
 		return maskCommands(text)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"sync"
 )
 
 // Version is the version of what is said on the line. 1 is the first.
@@ -34,7 +35,9 @@ const (
 	frameCost = dataHeader + crcSize + 3
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli is made when a line is first used: it takes longer than most of what
+// a program does at its start.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
 // tag is what the checksum of a frame of a session begins with: the frames of
 // one session are rubbish to every other one.
@@ -55,9 +58,9 @@ func seal(frame []byte, t *tag) []byte {
 func checksum(b []byte, t *tag) uint32 {
 	var c uint32
 	if t != nil {
-		c = crc32.Update(0, castagnoli, t[:])
+		c = crc32.Update(0, castagnoli(), t[:])
 	}
-	return crc32.Update(c, castagnoli, b)
+	return crc32.Update(c, castagnoli(), b)
 }
 
 // unseal returns the frame without its checksum, or false.
