@@ -43,6 +43,9 @@ type LiveOptions struct {
 	PokeEvery    time.Duration // between attempts to get an answer at attach: 2 s
 	BackOff      time.Duration // first wait before opening again: 200 ms, doubling to 2 s
 	Hint         time.Duration // in one stage until a hint is given: 5 s
+	// Leftover is how soon after it was let go a target stops for a break-in byte
+	// that was lying in a buffer: 3 s.
+	Leftover time.Duration
 }
 
 func (o *LiveOptions) defaults() {
@@ -55,6 +58,7 @@ func (o *LiveOptions) defaults() {
 	def(&o.PokeEvery, 2*time.Second)
 	def(&o.BackOff, 200*time.Millisecond)
 	def(&o.Hint, 5*time.Second)
+	def(&o.Leftover, 3*time.Second)
 	if o.ReadSize <= 0 || o.ReadSize > kdproto.MaxTransfer {
 		o.ReadSize = kdproto.MaxTransfer
 	}
@@ -409,8 +413,12 @@ func (l *Live) condition(h link.Host) link.Condition {
 
 // tick is done some times a second: watch the stages, poke a silent target.
 func (l *Live) tick(h link.Host) {
-	if l.doubt && time.Since(l.resumed) > leftoverTime && l.getState() == StateRunning {
-		l.doubt = false
+	if l.getState() == StateRunning && time.Since(l.resumed) > l.opt.Leftover {
+		l.mu.Lock()
+		if l.doubt = false; !l.breakWanted {
+			l.breaksSent = 0 // or it would have stopped again by now
+		}
+		l.mu.Unlock()
 	}
 	c := l.condition(h)
 	if st := l.getStage(); st == StageOpened && h.Stats().BytesIn > 0 {
@@ -939,10 +947,6 @@ func (l *Live) passOn() {
 	l.continue2(false, kdproto.DbgContinue)
 }
 
-// leftoverTime is how soon after it was let go a target stops for a break-in
-// byte that was lying in a buffer.
-const leftoverTime = 3 * time.Second
-
 // leftover passes over a stop that an extra break-in byte caused: several were
 // sent while the target did not answer, and one of them was lying in a buffer,
 // or a debugger that died had sent one to a target that stood.
@@ -951,7 +955,7 @@ func (l *Live) leftover(s kdproto.StateChange) bool {
 	extra := (l.breaksSent > 0 || l.doubt) && !l.breakWanted && l.state == StateRunning
 	l.mu.Unlock()
 	if !extra || s.Kind != kdproto.StateException || s.Exception.Code != kdproto.StatusBreakpoint ||
-		l.breakPC == 0 || l.arch.Canon(s.ProgramCounter) != l.breakPC || time.Since(l.resumed) > leftoverTime {
+		l.breakPC == 0 || l.arch.Canon(s.ProgramCounter) != l.breakPC || time.Since(l.resumed) > l.opt.Leftover {
 		return false
 	}
 	if slices.Contains(l.wanted, l.breakPC) {

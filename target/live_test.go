@@ -568,6 +568,39 @@ func TestLeaveHalted(t *testing.T) {
 	}
 }
 
+// TestLeaveAtOnce: a target that has run for a while has no break-in byte left to
+// stop for, so nobody waits for one when it is let go for good.
+func TestLeaveAtOnce(t *testing.T) {
+	p := newPuppet(t, nil)
+	p.start(false)
+	const reply = time.Minute // a third of it is waited for a byte
+	b := p.attachWith(target.LiveOptions{Config: target.Config{Break: true}, ReplyTimeout: reply, Leftover: 10 * time.Millisecond})
+	b.wait(target.EventHalted)
+	again := func() {
+		t.Helper()
+		b.resume(target.Resume{Status: kdproto.DbgContinue})
+		b.wait(target.EventRunning)
+		time.Sleep(time.Second) // the live target looks fifty times meanwhile
+		if err := b.live.BreakIn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b.wait(target.EventHalted)
+	}
+	p.mu.Lock()
+	p.lose = 1 // one byte more is sent than stops the target
+	p.mu.Unlock()
+	again()
+	again()
+	ctx, cancel := context.WithTimeout(t.Context(), reply/6)
+	defer cancel()
+	if err := b.live.Close(ctx, target.LeaveRunning); err != nil {
+		t.Fatal(err)
+	}
+	if ctx.Err() != nil {
+		t.Error("it waited for a byte that cannot be there")
+	}
+}
+
 // TestChases: lists and strings are read next to the line, and bad ones end.
 func TestChases(t *testing.T) {
 	b := halted(t)

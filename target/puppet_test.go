@@ -422,19 +422,22 @@ func (b *bench) kill() {
 
 // attach makes a live target on a new stream to the puppet.
 func (p *puppet) attach(cfg target.Config, speed int) *bench {
+	return p.attachWith(target.LiveOptions{Config: cfg, Speed: speed, ReplyTimeout: 400 * time.Millisecond})
+}
+
+func (p *puppet) attachWith(o target.LiveOptions) *bench {
 	b := &bench{puppet: p, t: p.t}
-	b.live = target.NewLive(target.LiveOptions{
-		Open: func(context.Context) (link.Host, error) {
-			if b.dead.Load() {
-				return nil, io.EOF
-			}
-			a, end := net.Pipe()
-			p.link.Attach(end)
-			return kdcom.NewHost(a, kdcom.HostOptions{AckTimeout: 100 * time.Millisecond, ResendWait: 20 * time.Millisecond, ByteGap: 40 * time.Millisecond}), nil
-		},
-		Line: "COM:Pipe,Port=puppet", Name: "puppet", Speed: speed, Config: cfg,
-		ReplyTimeout: 400 * time.Millisecond, PokeEvery: 150 * time.Millisecond, BackOff: 5 * time.Millisecond, Hint: time.Hour,
-	})
+	o.Open = func(context.Context) (link.Host, error) {
+		if b.dead.Load() {
+			return nil, io.EOF
+		}
+		a, end := net.Pipe()
+		p.link.Attach(end)
+		return kdcom.NewHost(a, kdcom.HostOptions{AckTimeout: 100 * time.Millisecond, ResendWait: 20 * time.Millisecond, ByteGap: 40 * time.Millisecond}), nil
+	}
+	o.Line, o.Name = "COM:Pipe,Port=puppet", "puppet"
+	o.PokeEvery, o.BackOff, o.Hint = 150*time.Millisecond, 5*time.Millisecond, time.Hour
+	b.live = target.NewLive(o)
 	if err := b.live.Start(p.t.Context()); err != nil {
 		p.t.Fatal(err)
 	}
