@@ -5,6 +5,7 @@ import (
 	"flag"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,23 +34,26 @@ func TestSoak(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	n := *soakPackets / 2
-	target := make(chan error, 1)
-	// Behind the last reply the target goes on listening: its acknowledgement
-	// may be lost.
-	go func() {
+	// Behind the last reply the target goes on listening until the host has it:
+	// the acknowledgement of the last request may be lost, too. It waits for more
+	// of the kind, since what is too short for another kind it would ask for again.
+	asked, over := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		err := answer(ctx, k, n, 1000)
-		target <- err
-		if err == nil {
-			k.Receive(ctx, kdproto.TypeFileIO, 2*time.Second)
+		if err != nil {
+			t.Error(err)
 		}
-	}()
+		for err == nil {
+			_, _, err = k.Receive(asked, kdproto.TypeManipulate, time.Second)
+		}
+	})
 	if err := ask(ctx, h, n, 1000); err != nil {
 		t.Error(err)
 		cancel()
 	}
-	if err := <-target; err != nil {
-		t.Error(err)
-	}
+	over()
+	wg.Wait()
 	s := h.Stats()
 	if s.BadTags == 0 || s.Replays == 0 || s.Resends == 0 || s.Foreign == 0 {
 		t.Errorf("the faults did not show: %+v", s)
