@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -17,7 +18,6 @@ import (
 	"openkd/kdrpc"
 	"openkd/server"
 	"openkd/target"
-	"openkd/target/targettest"
 	"openkd/transport"
 )
 
@@ -176,17 +176,25 @@ func TestAuditLines(t *testing.T) {
 	b.client(kdrpc.Open{Link: "x", Owner: "ben"})
 	b.client(kdrpc.Open{Link: "bad link", Owner: "ben"})
 	ben := b.must("x", "ben", true)
-	b.cut(false)
-	if err := version(ben); err != nil && err != target.ErrRunning {
-		targettest.Await(t.Context(), t, ben, target.EventNotice)
+	audited := func(what string) func() bool {
+		return func() bool {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return slices.ContainsFunc(h.lines, func(l map[string]string) bool { return l["audit"] == what })
+		}
 	}
-	b.until("resumed", func() bool {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		return slices.ContainsFunc(h.lines, func(l map[string]string) bool { return l["audit"] == "resume" })
-	})
-	ben.Close(t.Context(), target.LeaveRunning)
-	ann.Close(t.Context(), target.LeaveRunning)
+	b.cut(true) // who comes back before the loss was seen has lost nothing
+	b.until("lost", audited("lost"))
+	b.cut(false)
+	b.until("resumed", audited("resume"))
+	// The server is there first; who leaves before he knows of it leaves a session
+	// that waits for him.
+	b.until("ben knows it", func() bool { return !errors.Is(version(ben), kdrpc.ErrDisconnected) })
+	for who, c := range map[string]*kdrpc.Client{"ben": ben, "ann": ann} {
+		if err := c.Close(t.Context(), target.LeaveRunning); err != nil && who == "ben" {
+			t.Errorf("%s leaves: %v", who, err)
+		}
+	}
 	b.until("all are gone", func() bool { return b.srv.Status(t.Context()).ClientCount == 0 })
 
 	h.mu.Lock()
