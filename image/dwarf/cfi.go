@@ -699,11 +699,16 @@ func (f *File) program(expr []byte, cfa bool) ([]string, bool) {
 	return out, depth == 1
 }
 
+// trapFrameEip is where the kernel's trap frame has eip, which the processor
+// pushed; it has never changed.
+const trapFrameEip = 0x68
+
 // X86Frame returns the call frame information of x86 code as a frame program
 // that gives eip, esp and the registers that are saved, and what the name tells
 // about arguments. The program stands for an interrupted frame at the address as
-// well as for one that waits; it serves the frames of traps too, so Trap is
-// never set.
+// well as for one that waits. Trap is set where the information counts from a
+// trap frame of the kernel: it says that the stack pointer is in there, which
+// holds only for traps that came from user mode.
 func (f *File) X86Frame(rva uint32) (sym.X86Frame, bool, error) {
 	if f.im.Machine != machineX86 {
 		return sym.X86Frame{}, false, nil
@@ -721,6 +726,12 @@ func (f *File) X86Frame(rva uint32) (sym.X86Frame, bool, error) {
 	words := append(append([]string{"$T0"}, cfa...), "=")
 	var last []string
 	fr := sym.X86Frame{RVA: row.RVA, Size: row.Size, HasProgram: true, Params: f.params86(rva)}
+	if row.Signal && row.CFA.Reg == "ebp" && row.CFA.expr == nil {
+		for _, r := range row.Regs {
+			// With an error code or without, eip lies in the same place.
+			fr.Trap = fr.Trap || r.Reg == row.Return && r.Kind == Saved && r.Rule.Reg == "" && row.CFA.Offset+r.Offset == trapFrameEip
+		}
+	}
 	known := map[string]bool{}
 	for i, r := range row.Regs {
 		w, ok := f.words(&r.Rule)

@@ -276,6 +276,9 @@ type errEnd struct{ End }
 func (e *errEnd) Error() string { return e.String() }
 
 func (u *unwinder) end(pc uint64, err error) End {
+	if u.arch.PointerSize == 4 {
+		pc = word(pc) // as people write it
+	}
 	var e *errEnd
 	if errors.As(err, &e) {
 		return e.End

@@ -39,6 +39,26 @@ const (
 
 // x86 unwinds one frame.
 func (u *unwinder) x86() error {
+	if err := u.x86Frame(); err != nil || u.trap || u.r.PC == 0 {
+		return err
+	}
+	// A trap handler that is jumped to has no return address: the trap frame
+	// lies where that would be, and takes its place.
+	slot := word(u.f.CFA - 4)
+	if mark, err := u.stack.u32(slot + trapArgMark); err != nil || mark != trapMark || u.credit(u.r.PC) == afterCall {
+		return nil
+	}
+	before, fp, cfa := *u.r, u.f.FP, u.f.CFA
+	if ok, err := u.x86Trap(slot); !ok || err != nil {
+		*u.r, u.trap, u.f.FP, u.f.CFA, u.f.MachineFrame = before, false, fp, cfa, 0
+		return nil
+	}
+	u.f.FP, u.calleeParams = fp, 0
+	return nil
+}
+
+// x86Frame is x86 without trap frames in unusual places.
+func (u *unwinder) x86Frame() error {
 	calleeParams := u.calleeParams
 	u.calleeParams = 0
 	before := *u.r
@@ -110,7 +130,9 @@ func (u *unwinder) x86Load(reg int, at uint64) error {
 // x86Symbols unwinds by what the symbol file says.
 func (u *unwinder) x86Symbols(fr sym.X86Frame, calleeParams uint32) (bool, error) {
 	if fr.Trap {
-		return u.x86Trap(word(u.r.X[x86BP]))
+		if ok, err := u.x86Trap(word(u.r.X[x86BP])); ok || err != nil || !fr.HasProgram {
+			return ok, err
+		}
 	}
 	if u.exact && u.f.Image != nil {
 		from, to := fr.RVA, fr.RVA+fr.Size
@@ -260,7 +282,25 @@ func (u *unwinder) x86Entry() (bool, error) {
 			return true, u.x86Return(word(u.r.SP) + 4)
 		}
 	}
+	// Whatever it begins with: the return address on the stack is behind a call
+	// of this very instruction.
+	if ret, err := u.stack.u32(word(u.r.SP)); err == nil && u.calledFrom(u.arch.Canon(uint64(ret))) {
+		u.r.returned()
+		return true, u.x86Return(word(u.r.SP))
+	}
 	return false, nil
+}
+
+// calledFrom reports whether the direct call that ends at ret leads to where the
+// frame is.
+func (u *unwinder) calledFrom(ret uint64) bool {
+	im, ok := u.ImageAt(ret)
+	if !ok {
+		return false
+	}
+	var b [5]byte
+	at := rva(im, ret)
+	return at >= 5 && im.ReadRVA(at-5, b[:]) == nil && b[0] == 0xE8 && uint32(ret)+le.Uint32(b[1:]) == uint32(u.f.PC)
 }
 
 // x86Epilog recognises the rest of an epilog, which no symbol file describes.

@@ -602,6 +602,94 @@ func TestX86Trap(t *testing.T) {
 	}
 }
 
+// TestX86JumpedTo: a trap handler that is jumped to has the trap frame where a
+// return address would be; and a symbol file whose program takes the stack
+// pointer of user mode is not believed about a trap in the kernel.
+func TestX86JumpedTo(t *testing.T) {
+	const trap = stack86
+	build := func() (*fakeImage, *memory) {
+		f, m := newFake86()
+		put86(m, trap, stack86+0x300) // DbgEbp
+		put86(m, trap+4, uint32(0x80000850))
+		put86(m, trap+trapArgMark, trapMark)
+		put86(m, trap+trapEbp, stack86+0x300)
+		put86(m, trap+trapEip, uint32(0x80000850))
+		put86(m, trap+trapSegCs, 8)
+		put86(m, trap+trapEsp, 0x12F000)
+		return f, m
+	}
+	for _, c := range []struct {
+		name string
+		make func(m *memory) (Regs, sym.X86Frame)
+		trap bool
+	}{
+		{"jumped", func(m *memory) (Regs, sym.X86Frame) {
+			put86(m, trap-4, 0x1234) // the handler's push ebp
+			r := Regs{Machine: kdproto.MachineI386, PC: fake86 + 0x900, SP: wire(trap - 0x40)}
+			r.Set(x86BP, trap-4)
+			return r, sym.X86Frame{RVA: 0x900, Size: 0x100, HasProgram: true, Program: "$T0 $ebp 8 + = $eip $T0 4 - ^ = $ebp $T0 8 - ^ = $esp $T0 ="}
+		}, true},
+		{"program", func(m *memory) (Regs, sym.X86Frame) {
+			r := Regs{Machine: kdproto.MachineI386, PC: fake86 + 0x900, SP: wire(trap - 0x40)}
+			r.Set(x86BP, trap)
+			return r, sym.X86Frame{RVA: 0x900, Size: 0x100, Trap: true, HasProgram: true, Program: "$T0 $ebp 108 + = $eip $T0 4 - ^ = $esp $T0 8 + ^ ="}
+		}, true},
+		{"called", func(m *memory) (Regs, sym.X86Frame) { // the mark is a parameter
+			put86(m, trap, uint32(0x80000805))
+			put86(m, trap-4, stack86+0x300)
+			r := Regs{Machine: kdproto.MachineI386, PC: fake86 + 0x900, SP: wire(trap - 0x40)}
+			r.Set(x86BP, trap-4)
+			return r, sym.X86Frame{RVA: 0x900, Size: 0x100, HasProgram: true, Program: "$T0 $ebp 8 + = $eip $T0 4 - ^ = $ebp $T0 8 - ^ = $esp $T0 ="}
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, m := build()
+			r, fr := c.make(m)
+			w := &Walker{Memory: m, ImageAt: f.at, X86Frame: func(pc uint64) (sym.X86Frame, bool) { return fr, pc == fake86+0x900 }}
+			l, end := walkOf(w, r, 2)
+			if len(l) != 2 {
+				t.Fatalf("%d frames, %v", len(l), end)
+			}
+			if c.trap {
+				if l[0].MachineFrame != wire(trap+trapEip) || l[1].PC != fake86+0x850 || l[1].SP != wire(trap+trapEsp) || !l[1].Trap {
+					t.Errorf("%+v then %+v", l[0], l[1])
+				}
+			} else if l[0].MachineFrame != 0 || l[1].PC != fake86+0x805 || l[1].Trap {
+				t.Errorf("%+v then %+v", l[0], l[1])
+			}
+		})
+	}
+}
+
+// TestX86CalledHere: at the first instruction of code that no symbol file
+// describes, whatever that is, a return address behind a call of this very
+// place is one; what follows another call is not.
+func TestX86CalledHere(t *testing.T) {
+	for _, c := range []struct {
+		target uint64
+		want   uint64
+	}{
+		{fake86 + 0x900, fake86 + 0x705},
+		{fake86 + 0x901, fake86 + 0x805}, // the frame pointer's
+	} {
+		f, m := newFake86()
+		put86(m, stack86-0x40, uint32(0x80000705))
+		put86(m, stack86-0x3C, uint32(0x80000805))
+		put86(m, stack86, stack86+0x20)
+		put86(m, stack86+4, uint32(0x80000805))
+		call := make([]byte, 5)
+		call[0] = 0xE8
+		le.PutUint32(call[1:], uint32(c.target-(fake86+0x705)))
+		copy(f.b[0x700:], call)
+		r := Regs{Machine: kdproto.MachineI386, PC: fake86 + 0x900, SP: wire(stack86 - 0x40)}
+		r.Set(x86BP, stack86)
+		l, end := walkOf(&Walker{Memory: m, ImageAt: f.at}, r, 2)
+		if len(l) != 2 || l[1].PC != c.want {
+			t.Errorf("call to %#x: %+v, %v; want %#x", c.target, l, end, c.want)
+		}
+	}
+}
+
 // TestX86FPO: parameters of the callee lie above its return address, and may
 // look like one; what the prolog pushed is found.
 func TestX86FPO(t *testing.T) {
