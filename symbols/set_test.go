@@ -886,8 +886,8 @@ func TestServerForSet(t *testing.T) {
 	s, l := newSet(t, mods, mem, "srv*"+srv.URL, nil)
 	// Who only wants what is known does not wait for a download.
 	first, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	var wg, interrupted sync.WaitGroup
+	interrupted.Go(func() {
 		if err := s.Load(first, ntBase, LoadOptions{}); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
@@ -907,8 +907,9 @@ func TestServerForSet(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	time.Sleep(20 * time.Millisecond)
+	time.Sleep(20 * time.Millisecond) // lets it wait; the outcome is the same if it does not yet
 	cancel()
+	interrupted.Wait()
 	close(gate)
 	wg.Wait()
 	if err := s.LoadAll(ctx, nil, LoadOptions{}, nil); err != nil {

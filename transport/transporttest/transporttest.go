@@ -110,6 +110,7 @@ func RunDoor(t *testing.T, l transport.Listener, dial func(context.Context) (tra
 		if testing.Short() {
 			n /= 20
 		}
+		needFiles(t, 2*n+100)
 		var near, far []transport.Conn
 		defer func() {
 			for _, c := range append(near, far...) {
@@ -147,6 +148,18 @@ func RunDoor(t *testing.T, l transport.Listener, dial func(context.Context) (tra
 		}
 		wg.Wait()
 	})
+}
+
+// needFiles skips a test where a process may not have that many open files.
+func needFiles(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Skipf("it needs %d open files: %v (ulimit -n)", n, err)
+		}
+		defer f.Close()
+	}
 }
 
 func random(n int) []byte {
