@@ -37,6 +37,11 @@ func serveBytes(t *testing.T, b []byte) {
 	f.Close(context.Background(), target.LeaveRunning)
 	o.close()
 	done.Stop()
+	select {
+	case <-o.panicked:
+		t.Error("the server panics")
+	default:
+	}
 }
 
 // anyEnd takes any number of requests to end.

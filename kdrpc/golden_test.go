@@ -233,6 +233,9 @@ func FuzzServe(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add(append(golden()["open"], golden()["do"]...))
+	for _, r := range []target.Request{{Op: target.OpFill, Len: 100}, {Op: target.OpReadPhysical, Len: 1 << 60}, {Op: target.OpSearch, Len: 1 << 62, Flags: 1 << 31}} {
+		f.Add(append(golden()["open"], appendFrames(nil, 7, KindDo, encode([]target.Request{r}))...))
+	}
 	hello := golden()["hello"]
 	f.Fuzz(func(t *testing.T, b []byte) { serveBytes(t, append(bytes.Clone(hello), b...)) })
 }

@@ -38,7 +38,8 @@ type one struct {
 	opens    []Open
 	detached int
 	ended    chan struct{}
-	panicked chan struct{} // closed by Panicked
+	panicked chan struct{} // closed by the first Panicked
+	fault    sync.Once
 	refuse   error
 	status   *status.Server
 }
@@ -95,7 +96,7 @@ func (s oneSession) Detach() {
 	defer s.o.mu.Unlock()
 	s.o.detached++
 }
-func (s oneSession) Panicked(any, []byte) { close(s.o.panicked) }
+func (s oneSession) Panicked(any, []byte) { s.o.fault.Do(func() { close(s.o.panicked) }) }
 
 // host serves a backend over pipes and can cut them.
 type host struct {

@@ -230,7 +230,7 @@ func (f *Fake) wantLocked(s target.State) error {
 
 // Do implements target.Target.
 func (f *Fake) Do(ctx context.Context, batch []target.Request, sink func(target.Part) error) error {
-	if err := validate(batch); err != nil {
+	if err := target.CheckBatch(batch); err != nil {
 		return err
 	}
 	if err := f.take(ctx); err != nil {
@@ -252,21 +252,6 @@ func (f *Fake) Do(ctx context.Context, batch []target.Request, sink func(target.
 	for i := range batch {
 		if err := f.one(ctx, i, &batch[i], sink); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-func validate(batch []target.Request) error {
-	if len(batch) > target.MaxBatch {
-		return fmt.Errorf("%w: %d requests in a batch", target.ErrBadRequest, len(batch))
-	}
-	for i, r := range batch {
-		if r.Op == target.OpNone || r.Op >= target.OpMax {
-			return fmt.Errorf("%w: request %d has the unknown operation %d", target.ErrBadRequest, i, r.Op)
-		}
-		if r.Op == target.OpReadVirtual && r.Len > target.MaxRead || len(r.Data) > target.MaxWrite {
-			return fmt.Errorf("%w: request %d is too long", target.ErrBadRequest, i)
 		}
 	}
 	return nil

@@ -141,7 +141,7 @@ func rest(t *testing.T, ctx context.Context, f *Fake, tg target.Target) {
 		target.Request{Op: target.OpReadMSR, Addr: 0xC0000082},
 		target.Request{Op: target.OpSetContext, Data: ctxRecord},
 		target.Request{Op: target.OpGetContext},
-		target.Request{Op: target.OpString, Addr: 0x20000, Len: 100},
+		target.Request{Op: target.OpString, Addr: 0x20000, Len: 100, Flags: 1},
 		target.Request{Op: target.OpSearch, Addr: 0x20000, Len: 100, Data: []byte("l"), Flags: 2},
 		target.Request{Op: target.OpVersion},
 		target.Request{Op: target.OpPageIn, Addr: 1},
