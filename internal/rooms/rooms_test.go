@@ -78,6 +78,7 @@ var may = map[string][]string{
 	"internal/options":        {},
 	"internal/password":       {},
 	"internal/ports":          {},
+	"internal/shortdir":       {},
 	"internal/rooms":          {},
 	"internal/rough":          {},
 	"internal/audit":          {},
