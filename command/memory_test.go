@@ -11,6 +11,7 @@ import (
 
 	"openkd/engine"
 	"openkd/engine/enginetest"
+	"openkd/internal/shortdir"
 	"openkd/kdproto"
 	"openkd/target"
 )
@@ -185,7 +186,7 @@ func TestExchanges(t *testing.T) {
 }
 
 func TestTransfer(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	name := filepath.Join(dir, "x y.bin")
 	big := bytes.Repeat([]byte("0123456789abcdef"), 0x30000) // 3 MiB
 	s, b, f := halted(t, 1, func(f *enginetest.Fake) { f.Write(data+0x100000, big) })

@@ -13,10 +13,11 @@ import (
 
 	"openkd/engine"
 	"openkd/engine/enginetest"
+	"openkd/internal/shortdir"
 )
 
 func TestScripts(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	file := func(name, text string) string {
 		p := filepath.Join(dir, name)
 		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
@@ -74,7 +75,7 @@ func TestScripts(t *testing.T) {
 }
 
 func TestLog(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "a b.log")
+	name := filepath.Join(shortdir.New(t), "a b.log")
 	s, b := offline(t)
 	ctx := context.Background()
 	s.Execute(ctx, `.logopen "`+name+`"`)
@@ -96,14 +97,14 @@ func TestLog(t *testing.T) {
 	if !strings.Contains(b.String(), "No log file is open") {
 		t.Errorf("%q", b.String())
 	}
-	plain := filepath.Join(t.TempDir(), "plain.log") // a path that begins with / is no option
+	plain := filepath.Join(shortdir.New(t), "plain.log") // a path that begins with / is no option
 	if err := s.Execute(ctx, ".logopen /u "+plain+"; .echo plain; .logclose"); err != nil {
 		t.Error(err)
 	}
 	if got, _ := os.ReadFile(plain); !strings.Contains(string(got), "plain\n") {
 		t.Errorf("%q", got)
 	}
-	if err := s.Execute(ctx, ".logopen "+filepath.Join(t.TempDir(), "no", "such")); err == nil || !strings.Contains(err.Error(), "such") {
+	if err := s.Execute(ctx, ".logopen "+filepath.Join(shortdir.New(t), "no", "such")); err == nil || !strings.Contains(err.Error(), "such") {
 		t.Error("opened in no folder")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"openkd/engine"
+	"openkd/internal/shortdir"
 	"openkd/sharing"
 	"openkd/symbols"
 )
@@ -18,7 +19,7 @@ import (
 // TestRoads: a command that Secure Mode removes is reached by no road. Each road is
 // taken without Secure Mode too, where it must lead there.
 func TestRoads(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	script := func(text string) string {
 		f, err := os.CreateTemp(dir, "*.txt")
 		if err != nil {
@@ -30,7 +31,7 @@ func TestRoads(t *testing.T) {
 		}
 		return f.Name()
 	}
-	exts := t.TempDir()
+	exts := shortdir.New(t)
 	if err := os.WriteFile(filepath.Join(exts, "road.star"), []byte(`
 def go(args):
     run(args)
@@ -114,7 +115,7 @@ command(hit)
 						t.Fatal(notes)
 					}
 				}
-				out := filepath.Join(t.TempDir(), "out")
+				out := filepath.Join(shortdir.New(t), "out")
 				road(r, word+" "+out+" nt L10")
 				got := r.out.Take()
 				_, err := os.Stat(out)
@@ -208,8 +209,8 @@ func TestSecureForGood(t *testing.T) {
 // TestSecurePaths: symbols come from here only, with whatever command.
 func TestSecurePaths(t *testing.T) {
 	r := newRig(t, 1)
-	near, far := t.TempDir(), t.TempDir()
-	f, err := symbols.NewFinder(symbols.Options{Cache: filepath.Join(t.TempDir(), "cache"), Local: func(p string) error {
+	near, far := shortdir.New(t), shortdir.New(t)
+	f, err := symbols.NewFinder(symbols.Options{Cache: filepath.Join(shortdir.New(t), "cache"), Local: func(p string) error {
 		if strings.HasPrefix(p, far) {
 			return errors.New(p + " is far away")
 		}
@@ -258,7 +259,7 @@ func TestSecurePaths(t *testing.T) {
 
 // TestSecureExtensions: what may be loaded, and what stays.
 func TestSecureExtensions(t *testing.T) {
-	path, named, other := t.TempDir(), t.TempDir(), t.TempDir()
+	path, named, other := shortdir.New(t), shortdir.New(t), shortdir.New(t)
 	put := func(text string, at ...string) string {
 		p := filepath.Join(at...)
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -388,7 +389,7 @@ func TestNetUse(t *testing.T) {
 
 // TestPasswordsAreNotShown: in echoes of scripts and in faults.
 func TestPasswordsAreNotShown(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "x.txt")
+	file := filepath.Join(shortdir.New(t), "x.txt")
 	line := `.netuse /a "m:" "\\box\share" "ann" "hunter2" )`
 	if err := os.WriteFile(file, []byte(line+"\n.server tcp:port=1,password=hunter2\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -21,6 +21,7 @@ import (
 	"openkd/command"
 	"openkd/console/lineedit/vttest"
 	"openkd/internal/captured"
+	"openkd/internal/shortdir"
 	"openkd/target"
 )
 
@@ -338,7 +339,7 @@ func TestCompletion(t *testing.T) {
 }
 
 func TestHistoryOfSessions(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "state", "history")
+	file := filepath.Join(shortdir.New(t), "state", "history")
 	d := newDesk(t, 60, 25)
 	d.opt.Terminal.History = file
 	d.run()
@@ -371,7 +372,7 @@ func TestHistoryOfSessions(t *testing.T) {
 // TestInputIsNoCommand: what answers a question is in no history.
 func TestInputIsNoCommand(t *testing.T) {
 	d := newDesk(t, 60, 25)
-	d.opt.Terminal.History = filepath.Join(t.TempDir(), "history")
+	d.opt.Terminal.History = filepath.Join(shortdir.New(t), "history")
 	d.run()
 	d.press("g\r")
 	d.resumes(1)
@@ -396,7 +397,7 @@ func TestWithoutColours(t *testing.T) {
 	session := func(change func(d *desk)) (string, string) {
 		d := newDesk(t, 80, 25)
 		change(d)
-		log := filepath.Join(t.TempDir(), "log")
+		log := filepath.Join(shortdir.New(t), "log")
 		d.run()
 		d.press(".logopen " + log + "\r")
 		d.lastly("0: kd>")

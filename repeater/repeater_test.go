@@ -21,12 +21,13 @@ import (
 	"openkd/connstr"
 	"openkd/internal/captured"
 	"openkd/internal/ports"
+	"openkd/internal/shortdir"
 	"openkd/transport"
 	"openkd/transport/transporttest"
 )
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "kd") // short: socket names are
+	dir, err := shortdir.Make()
 	if err != nil {
 		panic(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"openkd/connstr"
+	"openkd/internal/shortdir"
 	"openkd/kdproto"
 	"openkd/link/fault"
 	"openkd/link/kdcom"
@@ -113,11 +113,7 @@ func TestServeOneAfterAnother(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Unix sockets")
 	}
-	dir, err := os.MkdirTemp("", "kd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := shortdir.New(t)
 	path := filepath.Join(dir, "kd.sock")
 	// A socket that a dead process left over.
 	old, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"openkd/connstr"
 	"openkd/internal/cable"
 	"openkd/internal/captured"
+	"openkd/internal/shortdir"
 	"openkd/link/fault"
 	"openkd/transport"
 	"openkd/transport/comline"
@@ -77,11 +77,7 @@ func works(t testing.TB, l transport.Listener, password string) {
 // path, since the names of sockets are short.
 func pipeDir(t *testing.T) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := shortdir.New(t)
 	t.Setenv("OPENKD_RUN_DIR", dir)
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"openkd/internal/shortdir"
 	"openkd/rundir"
 )
 
@@ -23,8 +24,8 @@ func TestPythonExample(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it builds kd")
 	}
-	t.Setenv(rundir.Env, t.TempDir())
-	exe := filepath.Join(t.TempDir(), "kd")
+	t.Setenv(rundir.Env, shortdir.New(t))
+	exe := filepath.Join(shortdir.New(t), "kd")
 	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", exe, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is given to people
 	if text, err := build.CombinedOutput(); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"openkd/connstr"
 	"openkd/discovery"
+	"openkd/internal/shortdir"
 	"openkd/rundir"
 )
 
@@ -24,7 +25,7 @@ func TestServerLists(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the machines of the transcripts are served at Unix sockets")
 	}
-	t.Setenv(rundir.Env, filepath.Join(t.TempDir(), "run"))
+	t.Setenv(rundir.Env, filepath.Join(shortdir.New(t), "run"))
 	family(t, filepath.Join("testdata", "alone", "servers.txtar"), buildPrograms(t))
 }
 
@@ -129,10 +130,10 @@ Remote Kernel Debugger Server - tcp:Port=5,Server=fe80::1%eth0
 // is not to be read here, is found by multicast and can be reached.
 func TestFoundOnTheNetwork(t *testing.T) {
 	srv := buildPrograms(t)
-	t.Setenv(rundir.Env, filepath.Join(t.TempDir(), "theirs"))
+	t.Setenv(rundir.Env, filepath.Join(shortdir.New(t), "theirs"))
 	cmd, port := srv.start(t)
 	defer func() { cmd.Process.Kill(); wait(cmd) }()
-	t.Setenv(rundir.Env, filepath.Join(t.TempDir(), "ours"))
+	t.Setenv(rundir.Env, filepath.Join(shortdir.New(t), "ours"))
 	want := "tcp:Port=" + strconv.Itoa(port) + ",Password=*,Server=localhost\n"
 	var out, errs bytes.Buffer
 	for end := time.Now().Add(patience); ; {

@@ -11,13 +11,14 @@ import (
 	"time"
 
 	"openkd/discovery"
+	"openkd/internal/shortdir"
 	"openkd/rundir"
 )
 
 // TestSharedIsListed: -QR names the doors of a shared session, not the hidden
 // ones, and none when it is over.
 func TestSharedIsListed(t *testing.T) {
-	t.Setenv(rundir.Env, t.TempDir())
+	t.Setenv(rundir.Env, shortdir.New(t))
 	in, keep := io.Pipe()
 	out := &screen{changed: make(chan struct{}, 1)}
 	code := make(chan int, 1)
@@ -48,7 +49,7 @@ func TestSharedIsListed(t *testing.T) {
 // TestNoIO: a session without a console of its own lives on until a client ends
 // it; its commands of -c run.
 func TestNoIO(t *testing.T) {
-	t.Setenv(rundir.Env, t.TempDir())
+	t.Setenv(rundir.Env, shortdir.New(t))
 	port := freeTCP(t)
 	out := &screen{changed: make(chan struct{}, 1)}
 	code := make(chan int, 1)

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openkd/internal/shortdir"
 	"openkd/rundir"
 )
 
@@ -44,7 +45,7 @@ func newMux(t *testing.T) *mux {
 	if _, err := exec.LookPath("tmux"); err != nil {
 		t.Skip("there is no tmux")
 	}
-	dir, err := os.MkdirTemp("", "kd") // a socket's path must not be long
+	dir, err := shortdir.Make()
 	if err != nil {
 		t.Fatal(err)
 	}

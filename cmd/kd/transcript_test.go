@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"openkd/internal/shortdir"
 	"openkd/rundir"
 	"openkd/sim"
 	"openkd/sim/simtest"
@@ -170,7 +171,7 @@ func TestTranscripts(t *testing.T) {
 		t.Fatal("no transcripts:", err)
 	}
 	// Short, because the paths of sockets are.
-	dir, err := os.MkdirTemp("", "kd")
+	dir, err := shortdir.Make()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -488,7 +489,7 @@ func play(t *testing.T, script string, srv *kdsrvProcess) string {
 	t.Helper()
 	// Short, because the paths of sockets are, and of one length, because carets
 	// stand below paths.
-	dir := filepath.Join(os.TempDir(), "kd"+crand.Text()[:10])
+	dir := filepath.Join(shortdir.Base(), "kd"+crand.Text()[:10])
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"openkd/connstr"
 	"openkd/internal/captured"
+	"openkd/internal/shortdir"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -57,7 +58,7 @@ func TestCommandLine(t *testing.T) {
 		{fmt.Sprintf("-s tcp:port=%d -c tcp:server=192.0.2.1,port=1", busy), 2, "", "taken by another program"},
 		{fmt.Sprintf("-s tcp:port=0 -c tcp:clicon=192.0.2.1,port=%d", busy), 2, "", "taken by another program"},
 		{"-s tcp:port=23456 -c tcp:server=localhost,port=23456", 2, "", "connect to itself"},
-		{"-s tcp:port=0 -c tcp:server=h,port=1 -logfile " + filepath.Join(t.TempDir(), "no", "such"), 2, "", "log file"},
+		{"-s tcp:port=0 -c tcp:server=h,port=1 -logfile " + filepath.Join(shortdir.New(t), "no", "such"), 2, "", "log file"},
 	} {
 		out, errs := new(captured.Text), new(captured.Text)
 		code := run(t.Context(), strings.Fields(c.args), out, errs)
@@ -102,7 +103,7 @@ func TestPasses(t *testing.T) {
 	}
 	defer server.Close()
 	to := fmt.Sprintf("tcp:server=127.0.0.1,port=%d", server.Addr().(*net.TCPAddr).Port)
-	logFile := filepath.Join(t.TempDir(), "kdprx.log")
+	logFile := filepath.Join(shortdir.New(t), "kdprx.log")
 	line, errs, end := launch(t, "/P", "-S", "tcp:port=0", "-c", to, "-logfile", logFile, "-v")
 	m := regexp.MustCompile(`^kdprx: passing tcp:Port=(\d+) on to tcp:Port=\d+,Server=127\.0\.0\.1 \(connect with kd -k "kdsrv:server=@\{tcp:server=[^,]+,port=(\d+)\},trans=@\{com:port=<device>,baud=115200\}", with the server's password= if it has one\)\n$`).FindStringSubmatch(line)
 	if m == nil || m[1] != m[2] {

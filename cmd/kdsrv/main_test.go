@@ -19,6 +19,7 @@ import (
 
 	"openkd/connstr"
 	"openkd/internal/captured"
+	"openkd/internal/shortdir"
 	"openkd/kdrpc"
 	"openkd/rundir"
 	"openkd/target"
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asMain) != "" {
 		main()
 	}
-	dir, err := os.MkdirTemp("", "kdsrv")
+	dir, err := shortdir.Make()
 	if err != nil {
 		panic(err)
 	}
@@ -73,7 +74,7 @@ func TestCommandLine(t *testing.T) {
 		{"-install -t tcp:port=1,password=verysecret", 1, "", "-passwordfile"},
 		{"-json -t tcp:port=0", 1, "", "-json belongs to -status"},
 		{"-metrics everywhere -t tcp:port=0", 2, "", "127.0.0.1:9100"},
-		{"-t tcp:port=0 -audit " + filepath.Join(t.TempDir(), "no", "such"), 2, "", "audit file"},
+		{"-t tcp:port=0 -audit " + filepath.Join(shortdir.New(t), "no", "such"), 2, "", "audit file"},
 		{"-maxclients 0 -t tcp:port=0", 1, "", "-maxclients \"0\""},
 		{"-pipeusers ann; -t npipe:pipe=x", 1, "", "-pipeusers \"ann;\": a name is missing"},
 		{"-t npipe:pipe=%s", 1, "", "pipe=%s"},
@@ -82,7 +83,7 @@ func TestCommandLine(t *testing.T) {
 		{"-v", 1, "", "-t is missing"},
 		{fmt.Sprintf("-t tcp:port=%d", busy), 2, "", "taken by another program"},
 		{fmt.Sprintf("-t tcp:port=0 -t tcp:port=%d", busy), 2, "", "taken by another program"},
-		{"-t tcp:port=0 -logfile " + filepath.Join(t.TempDir(), "no", "such"), 2, "", "log file"},
+		{"-t tcp:port=0 -logfile " + filepath.Join(shortdir.New(t), "no", "such"), 2, "", "log file"},
 	} {
 		out, errs := new(captured.Text), new(captured.Text)
 		code := run(t.Context(), strings.Fields(c.args), noEnv, out, errs)
@@ -145,7 +146,7 @@ func dial(to connstr.Transport) func(context.Context) (net.Conn, error) {
 // A password in a file or in the environment is that of every door without
 // one, and nearer ones win.
 func TestPasswordFromElsewhere(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "password")
+	file := filepath.Join(shortdir.New(t), "password")
 	if err := os.WriteFile(file, []byte("from the file\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +197,7 @@ func TestIcfEnable(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the firewall of this machine would be changed")
 	}
-	to, errs, end := startServer(t, "-t", "tcp:port=0,password=secret,IcfEnable", "-logfile", filepath.Join(t.TempDir(), "log"))
+	to, errs, end := startServer(t, "-t", "tcp:port=0,password=secret,IcfEnable", "-logfile", filepath.Join(shortdir.New(t), "log"))
 	end()
 	if s := errs.String(); !strings.HasPrefix(s, "kdsrv: IcfEnable: ") || !strings.Contains(s, strconv.Itoa(to.Port)) {
 		t.Errorf("on standard error:\n%s", s)
@@ -209,7 +210,7 @@ func socketLine(t *testing.T) string {
 	if runtime.GOOS == "windows" {
 		t.Skip("a Unix socket is needed")
 	}
-	dir, err := os.MkdirTemp("", "kd") // short: socket names are
+	dir, err := shortdir.Make()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +240,7 @@ func socketLine(t *testing.T) string {
 }
 
 func TestServes(t *testing.T) {
-	logFile := filepath.Join(t.TempDir(), "kdsrv.log")
+	logFile := filepath.Join(shortdir.New(t), "kdsrv.log")
 	to, errs, end := startServer(t, "/T", "tcp:port=0,password=secret", "-t", "tcp:port=0,password=other", "-v", "-logfile", logFile)
 	var ae *transport.AuthError
 	if _, err := kdrpc.Connect(t.Context(), dial(to), kdrpc.Open{}); !errors.As(err, &ae) || ae.Reason != transport.AuthNeeded {

@@ -22,6 +22,7 @@ import (
 
 	"openkd/connstr"
 	"openkd/internal/captured"
+	"openkd/internal/shortdir"
 	"openkd/kdrpc"
 	"openkd/rundir"
 	"openkd/sim"
@@ -55,11 +56,7 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 
 func shortRunDir(t *testing.T) {
 	t.Helper()
-	d, err := os.MkdirTemp("", "kd") // short: socket names are
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(d) })
+	d := shortdir.New(t)
 	t.Setenv(rundir.Env, filepath.Join(d, "run"))
 }
 

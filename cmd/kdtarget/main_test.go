@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"openkd/internal/shortdir"
 )
 
 func TestCommandLine(t *testing.T) {
@@ -25,7 +27,7 @@ func TestCommandLine(t *testing.T) {
 		{"-t com:pipe,port=/x -quirks beos", 2, `"beos"`},
 		{"-t com:pipe,port=/x extra", 2, `"extra"`},
 		{"-nonsense", 2, "kdtarget -? lists the flags"},
-		{"-t com:pipe,port=" + filepath.Join(t.TempDir(), "no", "folder"), 1, "cannot listen at "},
+		{"-t com:pipe,port=" + filepath.Join(shortdir.New(t), "no", "folder"), 1, "cannot listen at "},
 	} {
 		var out, errs bytes.Buffer
 		code := run(strings.Fields(c.args), &out, &errs)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"io"
-	"os"
 	"regexp"
 	"runtime"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"openkd/internal/captured"
+	"openkd/internal/shortdir"
 	"openkd/rundir"
 )
 
@@ -51,11 +51,7 @@ func unixOnly(t *testing.T) {
 		t.Skip("the programs of this test are Unix's")
 	}
 	// Short, because the paths of sockets are.
-	dir, err := os.MkdirTemp("", "rmt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := shortdir.New(t)
 	t.Setenv(rundir.Env, dir)
 }
 

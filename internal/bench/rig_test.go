@@ -18,6 +18,7 @@ import (
 	"openkd/command"
 	"openkd/connstr"
 	"openkd/engine"
+	"openkd/internal/shortdir"
 	"openkd/kdrpc"
 	"openkd/link/fault"
 	"openkd/server"
@@ -34,11 +35,7 @@ func machine(t testing.TB, cfg sim.Config, baud int) (*simtest.Machine, string) 
 	if cfg.Seed == 0 {
 		cfg.Seed = 1
 	}
-	dir, err := os.MkdirTemp("", "openkd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := shortdir.New(t)
 	sock := filepath.Join(dir, "kd")
 	ln, err := net.Listen("unix", sock)
 	if err != nil {
@@ -113,11 +110,7 @@ func start(t testing.TB, name string, args ...string) string {
 // apart starts a machine in a process of its own and returns its link.
 func apart(t testing.TB, baud int) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "openkd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := shortdir.New(t)
 	link := "com:pipe,port=" + filepath.Join(dir, "kd")
 	serve := link
 	if baud > 0 {

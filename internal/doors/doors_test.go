@@ -18,6 +18,7 @@ import (
 	"openkd/internal/cable"
 	"openkd/internal/captured"
 	"openkd/internal/ports"
+	"openkd/internal/shortdir"
 	"openkd/link/fault"
 	"openkd/sim"
 	"openkd/sim/simtest"
@@ -31,7 +32,7 @@ const patience = 60 * time.Second
 type programs struct{ dir string }
 
 var built = sync.OnceValues(func() (*programs, error) {
-	dir, err := os.MkdirTemp("", "openkd-doors")
+	dir, err := shortdir.Make()
 	if err != nil {
 		return nil, err
 	}
@@ -78,11 +79,7 @@ func newSite(t testing.TB) *site {
 		t.Fatal(err)
 	}
 	// Short, because the paths of sockets are.
-	dir, err := os.MkdirTemp("", "kd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := shortdir.New(t)
 	s := &site{t: t, dir: dir, p: p}
 	for _, d := range []string{"run", "certs", "machine-certs"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {

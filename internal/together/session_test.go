@@ -23,6 +23,7 @@ import (
 	"openkd/engine"
 	"openkd/internal/audit"
 	"openkd/internal/captured"
+	"openkd/internal/shortdir"
 	"openkd/kdrpc"
 	"openkd/rundir"
 	"openkd/server"
@@ -38,7 +39,7 @@ const patience = time.Minute
 
 func TestMain(m *testing.M) {
 	// Short, because the paths of sockets are.
-	dir, err := os.MkdirTemp("", "kd")
+	dir, err := shortdir.Make()
 	if err != nil {
 		panic(err)
 	}

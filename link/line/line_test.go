@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"openkd/connstr"
+	"openkd/internal/shortdir"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -90,7 +91,7 @@ func TestTCP(t *testing.T) {
 
 // TestListenTwice: a machine that restarts finds the same door open.
 func TestListenTwice(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortdir.New(t), "s")
 	k, _ := connstr.ParseLink("com:pipe,listen,port=" + path)
 	l, err := New(k)
 	if err != nil {
@@ -120,7 +121,7 @@ func TestListenTwice(t *testing.T) {
 }
 
 func TestListenCancelled(t *testing.T) {
-	k, _ := connstr.ParseLink("com:pipe,listen,port=" + filepath.Join(t.TempDir(), "s"))
+	k, _ := connstr.ParseLink("com:pipe,listen,port=" + filepath.Join(shortdir.New(t), "s"))
 	l, _ := New(k)
 	defer l.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -131,7 +132,7 @@ func TestListenCancelled(t *testing.T) {
 }
 
 func TestStaleSocketIsReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortdir.New(t), "s")
 	ln, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +150,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortdir.New(t)
 	file := filepath.Join(dir, "file")
 	os.WriteFile(file, nil, 0o600)
 	sock := filepath.Join(dir, "sock")

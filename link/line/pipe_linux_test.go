@@ -4,11 +4,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"openkd/internal/shortdir"
 )
 
 // The socket is private from the moment it is there, not only after a chmod.
 func TestSocketIsMadePrivate(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(shortdir.New(t), "s")
 	ln, err := listenUnix(path)
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"openkd/internal/shortdir"
 	"openkd/rundir"
 	"openkd/status"
 )
@@ -33,11 +34,7 @@ func TestMain(m *testing.M) {
 // runDir is short: names of sockets are.
 func runDir(t *testing.T) string {
 	t.Helper()
-	d, err := os.MkdirTemp("", "kd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(d) })
+	d := shortdir.New(t)
 	d = filepath.Join(d, "run")
 	t.Setenv(rundir.Env, d)
 	return d

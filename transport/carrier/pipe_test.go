@@ -16,6 +16,7 @@ import (
 
 	"openkd/connstr"
 	"openkd/internal/captured"
+	"openkd/internal/shortdir"
 	"openkd/transport/carrier"
 )
 
@@ -23,11 +24,7 @@ import (
 // path, since the names of sockets are short.
 func pipeDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := shortdir.New(t)
 	t.Setenv("OPENKD_RUN_DIR", dir)
 	return dir
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"openkd/internal/shortdir"
 )
 
 func TestMain(m *testing.M) {
@@ -153,12 +155,7 @@ func (u *unplug) Read(b []byte) (int, error) {
 // dir is a directory with a short name: the path of a socket has 104 characters
 // on some systems.
 func dir(t testing.TB) string {
-	d, err := os.MkdirTemp("", "cl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(d) })
-	return d
+	return shortdir.New(t)
 }
 
 // ends are the configurations of the two ends of a cable in memory.
