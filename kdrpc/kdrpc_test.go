@@ -151,7 +151,7 @@ func start(t testing.TB, f target.Target, opts ...Option) (*Client, *one, *host)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		c.Close(ctx, target.LeaveRunning)
 		h.cut()
@@ -489,7 +489,7 @@ func TestPanicInTarget(t *testing.T) {
 	}
 	select {
 	case <-o.panicked:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the session was not told")
 	}
 }

@@ -58,7 +58,7 @@ func newBench(t testing.TB, change ...func(*server.Options)) *bench {
 	}
 	b.srv = server.New(o)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := b.srv.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
@@ -740,7 +740,7 @@ func TestBadClients(t *testing.T) {
 				}
 				defer c.Close()
 				c.Write(send)
-				c.SetReadDeadline(time.Now().Add(10 * time.Second))
+				c.SetReadDeadline(time.Now().Add(time.Minute))
 				buf := make([]byte, 4096)
 				for err == nil {
 					_, err = c.Read(buf)

@@ -98,19 +98,26 @@ func TestAttachMatrix(t *testing.T) {
 			}
 		}},
 		{"killed with a request in flight", func(b *bench) {
+			killed := make(chan struct{})
 			b.puppet.mu.Lock()
 			b.puppet.intercept = func(m *kdproto.Manipulate) bool {
 				b.puppet.mu.Lock()
 				b.puppet.intercept = nil
 				b.puppet.mu.Unlock()
 				b.kill() // before the reply
+				close(killed)
 				return false
 			}
 			b.puppet.mu.Unlock()
-			ctx, cancel := context.WithTimeout(b.t.Context(), 100*time.Millisecond)
-			defer cancel()
-			go target.Collect(ctx, b.live, target.Request{Op: target.OpVersion})
-			time.Sleep(150 * time.Millisecond)
+			ctx, cancel := context.WithCancel(b.t.Context())
+			answered := make(chan struct{})
+			go func() {
+				defer close(answered)
+				target.Collect(ctx, b.live, target.Request{Op: target.OpVersion})
+			}()
+			<-killed
+			cancel()
+			<-answered
 		}, target.Config{}, func(t *testing.T, s *target.Stop) {
 			if s.PC != breakPC {
 				t.Errorf("stop %s", brief(s))
@@ -274,7 +281,7 @@ func TestShutdown(t *testing.T) {
 		}, true)
 		b.loadSymbols(ctx, "ntoskrnl.exe", false)
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	reloaded := 0
 	for {

@@ -448,7 +448,7 @@ func (p *puppet) attachWith(o target.LiveOptions) *bench {
 // wait returns the next event of a kind, and what came before it.
 func (b *bench) wait(k target.EventKind) target.Event {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 	defer cancel()
 	var before []string
 	for {

@@ -26,7 +26,7 @@ func request(n int) []byte {
 
 func TestRequestAndReply(t *testing.T) {
 	h, k := pair(t, HostOptions{}, TargetOptions{})
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	errs := make(chan error, 1)
 	go func() {

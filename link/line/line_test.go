@@ -34,7 +34,7 @@ func open(t *testing.T, s string) (io.ReadWriteCloser, error) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return l.Open(ctx)
 }
@@ -65,7 +65,7 @@ func echo(t *testing.T, a, b io.ReadWriteCloser) {
 		if err == nil {
 			t.Error("a read after Close gave no error")
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("Close does not unblock Read")
 	}
 	b.Close()
