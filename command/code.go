@@ -83,6 +83,17 @@ func (c *Call) label(addr uint64) {
 	c.Printf("%s", c.S.label(addr))
 }
 
+// newLabel is the label of an instruction that begins a function, as the ones
+// above it do not belong to it, or a line of source.
+func (s *Session) newLabel(addr uint64) string {
+	if s.Engine != nil {
+		if n, d, ok := s.Engine.Name(addr); ok && d == 0 && strings.Contains(n, "!") {
+			return s.label(addr)
+		}
+	}
+	return s.newLine(addr)
+}
+
 func (c *Call) machine() (kdproto.Machine, error) {
 	if c.S.Engine != nil {
 		if a := c.S.Engine.Arch(); a != nil {
@@ -136,7 +147,7 @@ func cmdUnassemble(c *Call) error {
 				return err
 			}
 			if !first {
-				b.WriteString(c.S.newLine(addr))
+				b.WriteString(c.S.newLabel(addr))
 			}
 			first = false
 			b.WriteString(in.Line())
@@ -196,7 +207,7 @@ func cmdUnassembleBack(c *Call) error {
 	c.label(list[0].Addr)
 	for i := range list {
 		if i > 0 {
-			c.Printf("%s", c.S.newLine(list[i].Addr))
+			c.Printf("%s", c.S.newLabel(list[i].Addr))
 		}
 		c.Printf("%s\n", list[i].Line())
 	}
