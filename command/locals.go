@@ -151,11 +151,12 @@ func sortLocals(list []engine.Local, order byte) {
 // placeOf is where a variable is: an address or a register, and what an address
 // is relative to.
 func (c *Call) placeOf(l *engine.Local, relative bool) string {
+	const relWidth = 13 // <unavailable>
 	width := len(c.S.addr(0))
 	if len(l.Places) == 0 {
 		s := fmt.Sprintf("%-*s", width, "<unavailable>")
 		if relative {
-			s += fmt.Sprintf(" %-*s", width, "<unavailable>")
+			s += fmt.Sprintf(" %-*s", relWidth, "<unavailable>")
 		}
 		return s
 	}
@@ -184,7 +185,7 @@ func (c *Call) placeOf(l *engine.Local, relative bool) string {
 	}
 	s := fmt.Sprintf("%-*s", width, at)
 	if relative {
-		s += fmt.Sprintf(" %-*s", 11, rel)
+		s += fmt.Sprintf(" %-*s", relWidth, rel)
 	}
 	return s
 }
@@ -195,7 +196,15 @@ func (c *Call) localText(m types.Memory, l *engine.Local, t types.Type) string {
 		if len(l.Places) == 0 {
 			return unavailable
 		}
-		return t.C(types.Expression)
+		text := t.C(types.Expression)
+		if p := c.printer(t); p.Summarised(t) && l.Known() {
+			if data, covered := c.localData(m, l, l.Size); covered >= l.Size {
+				if s := p.Summary(c.Ctx, m, t, data); s != "" {
+					text += " " + s
+				}
+			}
+		}
+		return text
 	}
 	if !l.Known() {
 		return unavailable
@@ -204,19 +213,7 @@ func (c *Call) localText(m types.Memory, l *engine.Local, t types.Type) string {
 	if t.Kind == sym.Array {
 		want = min(want, 256)
 	}
-	data := make([]byte, want)
-	covered := uint64(0)
-	for _, p := range l.Places {
-		b := p.Value
-		if p.InMemory {
-			b = make([]byte, min(p.Size, want))
-			n, _ := m.Read(c.Ctx, p.Addr, b)
-			b = b[:n]
-		}
-		if p.Offset < want {
-			covered += uint64(copy(data[p.Offset:], b[:min(uint64(len(b)), p.Size)]))
-		}
-	}
+	data, covered := c.localData(m, l, want)
 	p := c.printer(t)
 	if t.Kind == sym.Array {
 		text := t.C(types.Expression)
@@ -244,4 +241,22 @@ func (c *Call) localText(m types.Memory, l *engine.Local, t types.Type) string {
 		}
 	}
 	return text
+}
+
+// localData is the value of a variable, at most want bytes of it, and how many
+// of these are known.
+func (c *Call) localData(m types.Memory, l *engine.Local, want uint64) (data []byte, covered uint64) {
+	data = make([]byte, want)
+	for _, p := range l.Places {
+		b := p.Value
+		if p.InMemory {
+			b = make([]byte, min(p.Size, want))
+			n, _ := m.Read(c.Ctx, p.Addr, b)
+			b = b[:n]
+		}
+		if p.Offset < want {
+			covered += uint64(copy(data[p.Offset:], b[:min(uint64(len(b)), p.Size)]))
+		}
+	}
+	return data, covered
 }

@@ -476,7 +476,19 @@ func (c *Call) parameters(f sym.File, s *symbols.Symbol, typed bool) string {
 // value is a value in the words of ?? and dv.
 func (x *examine) value(t types.Type, addr uint64) string {
 	c := x.c
-	if t.HasMembers() || t.Size == 0 {
+	if t.HasMembers() && t.Size > 0 {
+		text := t.C(types.Expression)
+		// The text of a string would be another exchange for each.
+		if p := c.printer(t); p.Summarised(t) && !strings.HasSuffix(t.Name, "STRING") {
+			if d, err := c.S.Engine.Read(c.Ctx, engine.Virtual, addr, int(min(t.Size, maxShown))); err == nil {
+				if s := p.Summary(c.Ctx, noMemory{}, t, d.Prefix()); s != "" {
+					text += " " + s
+				}
+			}
+		}
+		return text
+	}
+	if t.Size == 0 {
 		return t.C(types.Expression)
 	}
 	d, err := c.S.Engine.Read(c.Ctx, engine.Virtual, addr, int(min(t.Size, maxShown)))

@@ -261,15 +261,7 @@ func (c *Call) showStack(st *engine.Stack, shape stackShape) error {
 		}
 		first, ret := c.S.addr(at), c.S.addr(f.Return)
 		if f.Inline != "" {
-			first, ret = inlineMark, strings.Map(func(r rune) rune {
-				if r == '`' {
-					return r
-				}
-				return '-'
-			}, ret)
-			if x86 {
-				first = "(Inline)"
-			}
+			first, ret = c.inlineColumns()
 		}
 		switch {
 		case shape.args && x86:
@@ -295,15 +287,60 @@ func (c *Call) showStack(st *engine.Stack, shape stackShape) error {
 	return c.Ctx.Err()
 }
 
+// inlineColumns stand where other frames have addresses.
+func (c *Call) inlineColumns() (first, ret string) {
+	first, ret = inlineMark, strings.Map(func(r rune) rune {
+		if r == '`' {
+			return r
+		}
+		return '-'
+	}, c.S.addr(0))
+	if c.S.pointerSize() == 4 {
+		first = "(Inline)"
+	}
+	return first, ret
+}
+
 // frameName is the place of a frame in words.
 func (c *Call) frameName(f *engine.Frame) string {
 	if f.Inline != "" {
 		return f.Inline
 	}
+	if c.endsInCall(f) {
+		if n, d, ok := c.S.Engine.Name(f.PC - 1); ok {
+			return fmt.Sprintf("%s+0x%x", n, d+1)
+		}
+	}
 	if n := c.S.symbol(f.PC); n != "" {
 		return n
 	}
 	return "0x" + c.S.addr(f.PC)
+}
+
+// endsInCall reports whether a frame waits for a call that is the last
+// instruction of its function, as those that never return are: what follows is
+// another function, which has nothing to do with the stack.
+func (c *Call) endsInCall(f *engine.Frame) bool {
+	if f.Exact || f.PC == 0 || c.S.Engine == nil || c.S.machine() == arm64 {
+		return false
+	}
+	if _, d, ok := c.S.Engine.Name(f.PC); !ok || d != 0 {
+		return false
+	}
+	data, err := c.S.Engine.Read(c.Ctx, engine.Virtual, f.PC-7, 7)
+	if err != nil || !data.ValidRange(0, 7) {
+		return false
+	}
+	b := data.Bytes
+	if b[2] == 0xE8 { // call near
+		return true
+	}
+	for _, n := range []int{2, 3, 4, 6, 7} { // call through a register or memory
+		if b[7-n] == 0xFF && b[8-n]>>3&7 == 2 {
+			return true
+		}
+	}
+	return false
 }
 
 // arguments are the columns of kb: what lies where the caller puts parameters.
@@ -457,7 +494,8 @@ func cmdStackDepth(c *Call) error {
 // frameLine is a frame as .frame shows it.
 func (c *Call) frameLine(f *engine.Frame) string {
 	if f.Inline != "" {
-		return fmt.Sprintf("%02x %s     %s\n", f.Number, inlineMark, f.Inline)
+		first, ret := c.inlineColumns()
+		return fmt.Sprintf("%02x %s %s     %s\n", f.Number, first, ret, f.Inline)
 	}
 	at := f.SP
 	if c.S.pointerSize() == 4 {

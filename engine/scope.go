@@ -99,7 +99,7 @@ func (e *Engine) Frame(ctx context.Context, n int) (*Frame, error) {
 		return nil, err
 	}
 	if n >= len(s.Frames) {
-		text := fmt.Sprintf("the stack has no frame %d: it has %d", n, len(s.Frames))
+		text := fmt.Sprintf("cannot find frame 0x%x, previous scope unchanged: the last one is 0x%x", n, len(s.Frames)-1)
 		if why := s.End.String(); why != "" {
 			text += ". " + why
 		}

@@ -624,6 +624,9 @@ func (p *Printer) Summary(ctx context.Context, m Memory, t Type, data []byte) st
 	return p.summary(ctx, m, t, data)
 }
 
+// Summarised reports whether Summary has something to say of a type.
+func (p *Printer) Summarised(t Type) bool { return t.HasMembers() && p.summarised(t) > 0 }
+
 // Field finds a member by its path, as Header.Lock or Items[2].Next, and says
 // what it is and how far from the start. It follows no pointers.
 func (p *Printer) Field(id sym.TypeID, fieldPath string) (sym.TypeID, uint64, error) {
