@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"openkd/connstr"
+	"openkd/internal/shortdir"
 	"openkd/transport"
 )
 
@@ -68,7 +69,7 @@ func TestPasswordFromElsewhere(t *testing.T) {
 // A password that nobody asks for is no secret kept: the person may think that
 // the link is protected.
 func TestPasswordWithoutUse(t *testing.T) {
-	missing := filepath.Join(t.TempDir(), "missing")
+	missing := filepath.Join(shortdir.New(t), "missing")
 	for _, c := range []struct {
 		link string
 		said bool
