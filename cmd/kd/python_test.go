@@ -26,7 +26,7 @@ func TestPythonExample(t *testing.T) {
 	}
 	t.Setenv(rundir.Env, shortdir.New(t))
 	exe := filepath.Join(shortdir.New(t), "kd")
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", exe, ".")
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", exe, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is given to people
 	if text, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("kd does not build: %v\n%s", err, text)

@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asKD) != "" {
 		os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
+	// Times of image files are shown as local ones.
+	os.Setenv("TZ", "UTC")
+	time.Local = time.UTC
 	os.Exit(m.Run())
 }
 

@@ -356,7 +356,7 @@ func buildPrograms(t *testing.T) *kdsrvProcess {
 	t.Helper()
 	dir := t.TempDir()
 	s := &kdsrvProcess{exe: filepath.Join(dir, "kdsrv"), prx: filepath.Join(dir, "kdprx"), vm: filepath.Join(dir, "kdtarget")}
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/", "openkd/cmd/kdsrv", "openkd/cmd/kdprx", "openkd/cmd/kdtarget")
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", dir+"/", "openkd/cmd/kdsrv", "openkd/cmd/kdprx", "openkd/cmd/kdtarget")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as they are given to people
 	if text, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("the programs do not build: %v\n%s", err, text)

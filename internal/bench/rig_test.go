@@ -86,7 +86,7 @@ func local(t testing.TB, link string, tune func(*target.LiveOptions), wrap func(
 func start(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), name)
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", bin, "openkd/cmd/"+name)
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", bin, "openkd/cmd/"+name)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as they are given to people
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

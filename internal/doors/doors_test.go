@@ -36,7 +36,7 @@ var built = sync.OnceValues(func() (*programs, error) {
 	if err != nil {
 		return nil, err
 	}
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/", "openkd/cmd/kd", "openkd/cmd/kdsrv", "openkd/cmd/kdprx")
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", dir+"/", "openkd/cmd/kd", "openkd/cmd/kdsrv", "openkd/cmd/kdprx")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as they are given to people
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("the programs do not build: %w\n%s", err, out)

@@ -95,7 +95,7 @@ func newLab(t *testing.T) *lab {
 
 func (l *lab) build(suffix string, env ...string) error {
 	for _, p := range programs {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(l.bin, p+suffix), "openkd/cmd/"+p)
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(l.bin, p+suffix), "openkd/cmd/"+p)
 		cmd.Env = append(os.Environ(), env...)
 		if text, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%s%s does not build: %w\n%s", p, suffix, err, text)
