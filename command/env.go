@@ -11,6 +11,7 @@ import (
 
 	"openkd/engine"
 	"openkd/engine/expr"
+	"openkd/symbols"
 )
 
 // Prompt is what a person is asked with: "kd> ", or "0: kd> " with the number
@@ -252,7 +253,37 @@ func (v env) Symbol(name string) (uint64, bool, error) {
 	if local, ok := strings.CutPrefix(name, "$!"); ok {
 		return v.s.localAddress(v.ctx, local)
 	}
+	if v.maybeLocal(name) {
+		// A variable of the current function hides what else has its name, also
+		// while its value is not known.
+		a, ok, err := v.s.localAddress(v.ctx, name)
+		if ok || errors.Is(err, errNoValue) {
+			return a, ok, err
+		}
+		if v.ctx.Err() != nil {
+			return 0, false, context.Cause(v.ctx)
+		}
+	}
 	return v.s.Engine.Symbol(v.ctx, name)
+}
+
+// maybeLocal reports whether a name may be that of a variable of the current
+// function. It is not if that would load symbols first, which nobody asked for.
+func (v env) maybeLocal(name string) bool {
+	e := v.s.Engine
+	set := e.SymbolSet()
+	if set == nil || strings.Contains(name, "!") || !e.Halted() {
+		return false
+	}
+	if _, ok := set.Named(name); ok {
+		return false
+	}
+	pc, err := e.PC(v.ctx)
+	if err != nil {
+		return false
+	}
+	st, ok := set.At(pc)
+	return ok && st.State != symbols.Deferred && st.State != symbols.None && st.State != symbols.Exports
 }
 
 func (v env) Line(place string) (uint64, error) {
