@@ -22,7 +22,7 @@ func absent(word string) string {
 		return fmt.Sprintf("%s is for debuggers of user-mode processes; this one debugs a kernel", word)
 	case ".dump", ".opendump":
 		return fmt.Sprintf("%s is not there yet: dump files are neither read nor written", word)
-	case ".kdfiles", ".pagein", "sx", "sxe", "sxd", "sxi", "sxn", ".asm", ".effmach", ".pcmd", ".outmask", ".push", ".pop":
+	case ".kdfiles", ".pagein", ".asm", ".effmach", ".pcmd", ".outmask", ".push", ".pop":
 		return fmt.Sprintf("%s is a command of WinDbg that is not there yet", word)
 	}
 	if needs == "" {

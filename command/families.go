@@ -19,6 +19,7 @@ func families() []*Command {
 		transferCommands,
 		codeCommands,
 		executionCommands,
+		filterCommands,
 		breakpointCommands,
 		registerCommands,
 		stackCommands,

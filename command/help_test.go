@@ -66,7 +66,7 @@ func TestHelpText(t *testing.T) {
 		".hh .reloda":   {"there is no command of that name; did you mean .reload?"},
 		".hh log":       {"did you mean .logopen, .logappend, .logclose or .logfile?"},
 		".hh reload":    {"did you mean .reload?"},
-		".hh sxe":       {"sxe is a command of WinDbg that is not there yet"},
+		".hh .kdfiles":  {".kdfiles is a command of WinDbg that is not there yet"},
 		".hh zzzzzz":    {"there is no command of that name; .hh lists the commands"},
 		".hh \xff\x1b":  {"there is no command of that name; .hh lists"},
 		".relaod":       {`".relaod" is not a command; did you mean .reload? .help lists them`},

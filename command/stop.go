@@ -91,18 +91,22 @@ func (s *Session) follow(ctx context.Context, m motion) error {
 	return nil
 }
 
-// actions runs the commands of the breakpoints that were hit.
+// actions runs the commands of the breakpoints that were hit, and of the event.
 func (s *Session) actions(ctx context.Context, st *engine.Stop) error {
 	if st == nil {
 		return nil
 	}
 	s.exec.action = true
 	defer func() { s.exec.action = false }()
+	var list []string
 	for _, b := range st.Breakpoints {
-		if strings.TrimSpace(b.Command) == "" {
+		list = append(list, b.Command)
+	}
+	for _, text := range append(list, st.Commands) {
+		if strings.TrimSpace(text) == "" {
 			continue
 		}
-		err := s.run(ctx, b.Command, -1)
+		err := s.run(ctx, text, -1)
 		switch {
 		case s.exec.pending != nil || errors.Is(err, errResumed):
 			return nil // a command that resumes ends the list

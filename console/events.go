@@ -115,7 +115,7 @@ func (k *console) render(ev engine.Event, verbose, noisy bool) string {
 	case target.EventPrompt:
 		return ev.Text
 	case target.EventModule:
-		if noisy && ev.Module != nil {
+		if noisy && k.e.Tells(ev) {
 			return line(k.e.ModuleLine(ev))
 		}
 	case target.EventReloaded:

@@ -29,8 +29,8 @@ type Options struct {
 	// Config is what the user wants of the session: initial break, stops at
 	// module loads. New does not send it; Configure does.
 	Config target.Config
-	// StopFirstChance stops at first-chance exceptions, which are otherwise
-	// announced and passed on (-x).
+	// StopFirstChance stops at first-chance exceptions from the beginning, which
+	// are otherwise announced and passed on (-x). Filters change it.
 	StopFirstChance bool
 	// CacheSize limits the memory cache, in bytes; 0 means DefaultCacheSize.
 	CacheSize int
@@ -99,6 +99,7 @@ type Engine struct {
 	mu          sync.Mutex
 	change      chan struct{} // closed and replaced at every change that Wait looks at
 	running     bool          // Run was called
+	filters     []Filter      // ld, ud, ibp and iml stop as opt.Config says
 	version     *kdproto.Version
 	data        []byte
 	arch        *arch.Arch
@@ -137,6 +138,7 @@ func New(t target.Target, opt Options) *Engine {
 	}
 	e := &Engine{t: t, opt: opt, change: make(chan struct{}), config: opt.Config, cacheSize: opt.CacheSize}
 	e.bps = &Breakpoints{e: e}
+	e.filters = newFilters(opt.StopFirstChance)
 	return e
 }
 
@@ -562,20 +564,6 @@ func (e *Engine) forceConfig(ctx context.Context, c target.Config) error {
 // before. A session calls it when it starts.
 func (e *Engine) SendConfig(ctx context.Context) error {
 	return e.forceConfig(ctx, e.Config())
-}
-
-// StopFirstChance says whether first-chance exceptions stop.
-func (e *Engine) StopFirstChance() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.opt.StopFirstChance
-}
-
-// SetStopFirstChance changes it.
-func (e *Engine) SetStopFirstChance(on bool) {
-	e.mu.Lock()
-	e.opt.StopFirstChance = on
-	e.mu.Unlock()
 }
 
 // BreakIn asks a running target to stop; the stop comes through Wait.

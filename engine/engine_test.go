@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -821,6 +822,56 @@ func TestGoUntil(t *testing.T) {
 	}
 }
 
+// Exceptions that are passed over, and what they are answered; codes that have no
+// name; what is reset.
+func TestFilters(t *testing.T) {
+	const denied kdproto.Status = 0xC0000022
+	for _, c := range []struct {
+		name    string
+		f       Filter
+		chances []bool
+		told    int
+		answers []kdproto.Status // to those that do not stop
+		stops   bool             // at the last one
+	}{
+		{"told at both chances", Filter{Code: denied, Action: FilterTell}, []bool{true, false}, 2, []kdproto.Status{kdproto.DbgExceptionNotHandled, kdproto.DbgExceptionNotHandled}, false},
+		{"ignored", Filter{Code: denied, Action: FilterIgnore}, []bool{true, false}, 0, []kdproto.Status{kdproto.DbgExceptionNotHandled, kdproto.DbgExceptionNotHandled}, false},
+		{"handled", Filter{Code: denied, Action: FilterIgnore, Handled: true}, []bool{true}, 0, []kdproto.Status{kdproto.DbgExceptionHandled}, false},
+		{"second chance, handled", Filter{Code: denied, Action: FilterSecond, Handled: true}, []bool{true, false}, 1, []kdproto.Status{kdproto.DbgExceptionHandled}, true},
+		{"another code", Filter{Code: 0xC0000023, Action: FilterIgnore}, []bool{true, false}, 1, []kdproto.Status{kdproto.DbgExceptionNotHandled}, true},
+		{"others", Filter{Name: "*", Action: FilterTell}, []bool{true, false}, 2, []kdproto.Status{kdproto.DbgExceptionNotHandled, kdproto.DbgExceptionNotHandled}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, 1)
+			r.broken()
+			r.must(r.e.SetFilter(r.ctx, c.f))
+			var script []target.Stop
+			for _, first := range c.chances {
+				script = append(script, target.Stop{PC: code, Exception: enginetest.Exception(denied, first)})
+			}
+			if !c.stops {
+				script = append(script, target.Stop{PC: code, Exception: enginetest.Exception(kdproto.StatusAssertionFailure, true)})
+			}
+			r.script(script...)
+			r.must(r.e.Go(r.ctx, GoOpt{}))
+			s := r.wait()
+			if stopped := s.Exception.Code == denied; stopped != c.stops || stopped && s.Exception.FirstChance {
+				t.Errorf("it stopped for %s", s.Headline)
+			}
+			if got := len(r.sink.texts(target.EventNotice)); got != c.told {
+				t.Errorf("%d notices, want %d", got, c.told)
+			}
+			var answers []kdproto.Status
+			for _, x := range r.f.Resumes[1:] {
+				answers = append(answers, x.Status)
+			}
+			if !slices.Equal(answers, c.answers) {
+				t.Errorf("answered %x, want %x", answers, c.answers)
+			}
+		})
+	}
+}
+
 func TestExceptions(t *testing.T) {
 	r := newRig(t, 1)
 	r.broken()
@@ -839,11 +890,12 @@ func TestExceptions(t *testing.T) {
 	if n := r.sink.texts(target.EventNotice); len(n) != 1 || n[0] != "Access violation - code c0000005 (first chance) at nt+0x24da60" {
 		t.Errorf("%q", n)
 	}
-	r.e.SetStopFirstChance(true)
+	r.must(r.e.SetFilter(r.ctx, Filter{Name: "av", Command: "r", Second: "k"}))
+	r.must(r.e.SetFilter(r.ctx, Filter{Name: "*"}))
 	r.script(av(true))
 	r.must(r.e.Go(r.ctx, GoOpt{}))
-	if s := r.wait(); s.Headline != "Access violation - code c0000005 (first chance)" {
-		t.Errorf("%q", s.Headline)
+	if s := r.wait(); s.Headline != "Access violation - code c0000005 (first chance)" || s.Commands != "r" {
+		t.Errorf("%q, commands %q", s.Headline, s.Commands)
 	}
 	// A coded breakpoint, a stray step, an unknown code.
 	for _, c := range []struct {

@@ -52,9 +52,11 @@ type Stop struct {
 	// Breakpoints are the ones that were hit, with their commands, as they stood
 	// when they were (a one-shot one is gone from the list).
 	Breakpoints []Breakpoint
-	BugCheck    *BugCheck
-	Steps       int       // steps made by a sequence
-	Time        time.Time // when the target told of it, by the clock next to the line
+	// Commands are those of the event's filter (sxe -c).
+	Commands string
+	BugCheck *BugCheck
+	Steps    int       // steps made by a sequence
+	Time     time.Time // when the target told of it, by the clock next to the line
 }
 
 // BugCheck is what the kernel says about its end.
@@ -240,7 +242,12 @@ func on(m *motion, status kdproto.Status) verdict {
 func (e *Engine) judge(ctx context.Context, h *halt, m *motion) verdict {
 	s := h.stop
 	show := func(r Reason, headline, description string) verdict {
-		return verdict{stop: &Stop{Stop: s, Reason: r, Headline: headline, Description: description, Steps: legs(m)}}
+		st := &Stop{Stop: s, Reason: r, Headline: headline, Description: description, Steps: legs(m)}
+		if x := s.Exception; x != nil && r == ReasonException {
+			f := e.filterOf(x.Code)
+			st.Commands = f.commands(x.FirstChance)
+		}
+		return verdict{stop: st}
 	}
 	e.mu.Lock()
 	stray := e.strayStep
@@ -295,8 +302,13 @@ func (e *Engine) judge(ctx context.Context, h *halt, m *motion) verdict {
 	case kdproto.StatusAssertionFailure:
 		return show(ReasonException, exceptionLine(x), exceptionLine(x))
 	}
-	if x.FirstChance && !s.Asked && !e.StopFirstChance() && (m == nil || m.kind == motionGo) {
-		return verdict{notice: exceptionLine(x) + e.where(s.PC), status: kdproto.DbgExceptionNotHandled, mode: m}
+	f := e.filterOf(x.Code)
+	if pass, status := f.passes(x.FirstChance); pass && !s.Asked && (m == nil || m.kind == motionGo) {
+		v := verdict{status: status, mode: m}
+		if f.Action != FilterIgnore {
+			v.notice = exceptionLine(x) + e.where(s.PC)
+		}
+		return v
 	}
 	return show(ReasonException, exceptionLine(x), exceptionLine(x))
 }
@@ -608,7 +620,8 @@ func (e *Engine) judgeModule(ctx context.Context, h *halt, m *motion) verdict {
 	if !first && (want == "" || !matchModule(want, name, baseName(mod.Path))) {
 		return verdict{status: kdproto.DbgContinue, mode: m, breakIn: initial}
 	}
-	return verdict{stop: &Stop{Stop: s, Reason: reason, Headline: e.moduleLine(&mod, name), Description: word + " module " + e.moduleText(&mod, name), Steps: legs(m)}}
+	f := e.filterNamed(moduleFilter(unload))
+	return verdict{stop: &Stop{Stop: s, Reason: reason, Headline: e.moduleLine(&mod, name), Description: word + " module " + e.moduleText(&mod, name), Commands: f.commands(true), Steps: legs(m)}}
 }
 
 // moduleLine is WinDbg's line of a load or unload.
@@ -818,7 +831,7 @@ var exceptionNames = map[kdproto.Status][2]string{
 	0xC0000006: {"In-page I/O error", "ip"},
 	0xC0000008: {"Invalid handle", "ch"},
 	0xC000001D: {"Illegal instruction", "ii"},
-	0xC000001E: {"Invalid lock sequence", "ls"},
+	0xC000001E: {"Invalid lock sequence", "lsq"},
 	0xC0000025: {"Noncontinuable exception", ""},
 	0xC0000026: {"Invalid disposition", ""},
 	0xC000008C: {"Array bounds exceeded", ""},
