@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"openkd/kdproto"
 )
@@ -13,8 +12,8 @@ import (
 // FilterAction is what becomes of an event of the target.
 type FilterAction uint8
 
-// Actions, as sxe, sxd, sxn and sxi name them. An event of a module has one
-// chance, so FilterSecond and FilterTell are the same to it.
+// Actions, as sxe, sxd, sxn and sxi name them. An event that is no
+// exception has one chance: FilterSecond is FilterTell then.
 const (
 	FilterBreak  FilterAction = iota // it stops, an exception at its first chance
 	FilterSecond                     // an exception is told, and stops at its second chance
@@ -102,10 +101,13 @@ func (e *Engine) Filters() []Filter {
 		default:
 			continue
 		}
-		if l[i].Module = strings.TrimPrefix(pattern, "*"); on {
+		if pattern != "*" {
+			l[i].Module = pattern
+		}
+		if on {
 			l[i].Action = FilterBreak
-		} else if l[i].Action == FilterBreak {
-			l[i].Action = FilterTell
+		} else if l[i].Action == FilterBreak { // a key has changed it
+			l[i].Action = FilterIgnore
 		}
 	}
 	return l
@@ -135,6 +137,9 @@ func (e *Engine) SetFilter(ctx context.Context, f Filter) error {
 		i = len(e.filters) - 1
 	}
 	p := &e.filters[i]
+	if !p.Exception && f.Action == FilterSecond {
+		f.Action = FilterTell
+	}
 	if !p.Fixed {
 		p.Action = f.Action
 	}
