@@ -45,17 +45,12 @@ type Filter struct {
 	Command, Second string
 }
 
-// filterRows are the exceptions with names of their own, in the order in which
-// they are listed; those of exceptionNames give the words.
-var filterRows = []struct {
-	name string
-	code kdproto.Status
-}{
-	{"av", kdproto.StatusAccessViolation}, {"asrt", kdproto.StatusAssertionFailure}, {"bpe", kdproto.StatusBreakpoint},
-	{"eh", 0xE06D7363}, {"clr", 0xE0434352}, {"cc", 0x40010005}, {"dm", 0x80000002}, {"gp", 0x80000001}, {"ii", 0xC000001D},
-	{"ip", 0xC0000006}, {"dz", 0xC0000094}, {"iov", 0xC0000095}, {"ch", 0xC0000008}, {"lsq", 0xC000001E},
-	{"sse", kdproto.StatusSingleStep}, {"sbo", 0xC0000409}, {"sov", 0xC00000FD}, {"vs", 0xC0000421},
-	{"wkd", kdproto.StatusWakeSystemDebugger}, {"wob", 0x4000001F}, {"wos", 0x4000001E},
+// filterRows are the exceptions that have short names, in the order in which they
+// are listed; exceptionNames has the names.
+var filterRows = []kdproto.Status{
+	kdproto.StatusAccessViolation, kdproto.StatusAssertionFailure, kdproto.StatusBreakpoint,
+	0xE06D7363, 0xE0434352, 0x40010005, 0x80000002, 0x80000001, 0xC000001D, 0xC0000006, 0xC0000094, 0xC0000095, 0xC0000008, 0xC000001E,
+	kdproto.StatusSingleStep, 0xC0000409, 0xC00000FD, 0xC0000421, kdproto.StatusWakeSystemDebugger, 0x4000001F, 0x4000001E,
 }
 
 // newFilters are the filters of a session that begins: exceptions stop at their
@@ -69,9 +64,10 @@ func newFilters(first bool) []Filter {
 		{Name: "ld", Text: "Load module", Action: FilterTell}, {Name: "ud", Text: "Unload module", Action: FilterTell},
 		{Name: "ibp", Text: "Initial breakpoint", Action: FilterIgnore}, {Name: "iml", Text: "Initial module load", Action: FilterIgnore},
 	}
-	for _, r := range filterRows {
-		f := Filter{Name: r.name, Text: exceptionNames[r.code][0], Code: r.code, Exception: true, Action: action}
-		switch r.code {
+	for _, code := range filterRows {
+		text, short := ExceptionName(code)
+		f := Filter{Name: short, Text: text, Code: code, Exception: true, Action: action}
+		switch code {
 		case kdproto.StatusBreakpoint, kdproto.StatusSingleStep, kdproto.StatusAssertionFailure, kdproto.StatusWakeSystemDebugger:
 			f.Fixed, f.Action = true, FilterBreak
 		}
@@ -148,9 +144,7 @@ func (e *Engine) SetFilter(ctx context.Context, f Filter) error {
 	stop := f.Action == FilterBreak
 	pattern := ""
 	if stop {
-		if pattern = f.Module; pattern == "" {
-			pattern = "*"
-		}
+		pattern = cmp.Or(f.Module, "*")
 	}
 	switch p.Name {
 	case "ld":

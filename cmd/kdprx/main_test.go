@@ -76,24 +76,15 @@ func launch(t *testing.T, args ...string) (line string, errs *captured.Text, end
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	out, errs := new(captured.Text), new(captured.Text)
-	code := make(chan int, 1)
-	go func() { code <- run(ctx, args, out, errs) }()
+	code, ended := make(chan int, 1), make(chan struct{})
+	go func() { defer close(ended); code <- run(ctx, args, out, errs) }()
 	end = sync.OnceValue(func() int { cancel(); return <-code })
 	t.Cleanup(func() { end() })
-	for {
-		var grown <-chan struct{}
-		if line, grown = out.Grown(); strings.HasSuffix(line, "\n") {
-			return line, errs, end
-		}
-		select {
-		case <-grown:
-		case c := <-code:
-			code <- c
-			t.Fatalf("exit %d: %s", c, errs)
-		case <-time.After(captured.Patience):
-			t.Fatalf("it says %q", line)
-		}
+	line, ok := out.WaitUnless(ended, func(text string) bool { return strings.HasSuffix(text, "\n") })
+	if !ok {
+		t.Fatalf("it says %q\nexit %d: %s", line, end(), errs)
 	}
+	return line, errs, end
 }
 
 func TestPasses(t *testing.T) {

@@ -106,8 +106,8 @@ func startWith(t *testing.T, getenv func(string) string, args ...string) (to con
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	out, errs := new(captured.Text), new(captured.Text)
-	code := make(chan int, 1)
-	go func() { code <- run(ctx, args, getenv, out, errs) }()
+	code, ended := make(chan int, 1), make(chan struct{})
+	go func() { defer close(ended); code <- run(ctx, args, getenv, out, errs) }()
 	var once sync.Once
 	res := 0
 	end = func() int {
@@ -116,21 +116,13 @@ func startWith(t *testing.T, getenv func(string) string, args ...string) (to con
 	}
 	t.Cleanup(func() { end() })
 	began := regexp.MustCompile(`^kdsrv: listening on tcp:Port=(\d+)\S*( and \S+)* \(connect with kd -k "kdsrv:.*"\)\n$`)
-	for line, grown := out.Grown(); to.Proto == ""; line, grown = out.Grown() {
-		if m := began.FindStringSubmatch(line); m != nil {
-			port, _ := strconv.Atoi(m[1])
-			to = connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: port}
-			continue
-		}
-		select {
-		case <-grown:
-		case c := <-code:
-			code <- c
-			t.Fatalf("exit %d: %s", c, errs)
-		case <-time.After(captured.Patience):
-			t.Fatalf("it does not say where it listens: %q", line)
-		}
+	var m []string
+	line, ok := out.WaitUnless(ended, func(text string) bool { m = began.FindStringSubmatch(text); return m != nil })
+	if !ok {
+		t.Fatalf("it says %q\nexit %d: %s", line, end(), errs)
 	}
+	port, _ := strconv.Atoi(m[1])
+	to = connstr.Transport{Proto: "tcp", Server: "127.0.0.1", Port: port}
 	t.Cleanup(func() {
 		if n := strings.Count(out.String(), "\n"); n != 1 {
 			t.Errorf("%d lines on standard output:\n%s", n, out)

@@ -47,29 +47,30 @@ func (x *Text) Take() string {
 	return s
 }
 
-// Grown returns the text, and what is closed when there is more, for who waits
-// for something else too.
-func (x *Text) Grown() (text string, grown <-chan struct{}) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.grown == nil {
-		x.grown = make(chan struct{})
-	}
-	return string(x.b), x.grown
-}
-
 // Wait waits until the text is as it should be. It returns the text and whether
 // it came to that before Patience was over.
-func (x *Text) Wait(ok func(text string) bool) (string, bool) {
+func (x *Text) Wait(ok func(text string) bool) (string, bool) { return x.WaitUnless(nil, ok) }
+
+// WaitUnless is Wait that gives up when over is closed, as by the end of who
+// writes.
+func (x *Text) WaitUnless(over <-chan struct{}, ok func(text string) bool) (string, bool) {
 	end := time.NewTimer(Patience)
 	defer end.Stop()
 	for {
-		s, grown := x.Grown()
+		x.mu.Lock()
+		s := string(x.b)
+		if x.grown == nil {
+			x.grown = make(chan struct{})
+		}
+		grown := x.grown
+		x.mu.Unlock()
 		if ok(s) {
 			return s, true
 		}
 		select {
 		case <-grown:
+		case <-over:
+			return s, false
 		case <-end.C:
 			return s, false
 		}

@@ -35,3 +35,17 @@ func TestText(t *testing.T) {
 		t.Errorf("taken %d, left %q", n, x.String())
 	}
 }
+
+// Who waits for one that has ended is not kept, and still gets what was written.
+func TestWaitUnless(t *testing.T) {
+	var x Text
+	x.Write([]byte("last words"))
+	over := make(chan struct{})
+	close(over)
+	if s, ok := x.WaitUnless(over, func(s string) bool { return strings.HasSuffix(s, "\n") }); ok || s != "last words" {
+		t.Errorf("%q, %v", s, ok)
+	}
+	if s, ok := x.WaitUnless(over, func(s string) bool { return strings.HasPrefix(s, "last") }); !ok || s != "last words" {
+		t.Errorf("%q, %v", s, ok)
+	}
+}

@@ -21,6 +21,7 @@ import (
 	"openkd/link/fault"
 	"openkd/link/kdcom"
 	"openkd/sim"
+	"openkd/sim/simtest"
 	"openkd/target"
 )
 
@@ -32,11 +33,10 @@ const patience = 20 * time.Second
 // machine is a simulated machine that has come up.
 type machine struct {
 	t testing.TB
-	*sim.Machine
+	*simtest.Machine
 	base  uint64
 	code  []byte // its code as it is without breakpoints
 	spots []uint64
-	ctx   context.Context
 	wg    sync.WaitGroup
 }
 
@@ -49,18 +49,10 @@ const (
 
 func newMachine(t testing.TB, seed int64) *machine {
 	t.Helper()
-	sm, err := sim.New(sim.Config{Seed: seed, Tick: time.Millisecond, LinkTimeout: 30 * time.Millisecond, Retries: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	m := &machine{t: t, Machine: sm, ctx: ctx}
-	m.wg.Go(func() {
-		if err := sm.Run(ctx); err != nil {
-			t.Error("the machine: ", err)
-		}
-	})
-	t.Cleanup(func() { stop(); m.wg.Wait() })
+	sm := simtest.New(t, sim.Config{Seed: seed, Tick: time.Millisecond, LinkTimeout: 30 * time.Millisecond, Retries: 3})
+	sm.PowerOn()
+	m := &machine{t: t, Machine: sm}
+	t.Cleanup(m.wg.Wait)
 	m.until("the machine comes up", func() bool {
 		_, ok := m.CPU(1)
 		return ok && m.Stats().Ticks > 50
@@ -180,7 +172,7 @@ func (m *machine) attach(f fault.Config, life int64, cfg target.Config) *debugge
 			if f != (fault.Config{}) {
 				spoilt = fault.New(far, f)
 			}
-			m.wg.Go(func() { m.Serve(m.ctx, spoilt) })
+			m.Attach(spoilt)
 			d.wire = &wire{ReadWriteCloser: near, dead: make(chan struct{})}
 			d.wire.left.Store(life)
 			return kdcom.NewHost(d.wire, kdcom.HostOptions{AckTimeout: 100 * time.Millisecond, ByteGap: 30 * time.Millisecond}), nil
